@@ -1,0 +1,53 @@
+# `make demo` shows the operator at work, `make test` runs every test. Each sets up what it needs first.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench simulator controlplane generate lock lint clean
+
+help:  ## Show this help.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## Run the operator on a local control plane and a simulated cloud (ONCE=1: show and stop).
+	@exec $(BIN)/python -m tests.demo $(if $(ONCE),--once)
+
+test: $(VENV)/.installed lint  ## Run every check and every test.
+	@exec $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.installed  ## Check style, types and layers.
+	@echo "==> ruff, mypy, import-linter"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## Measure create to Ready, writes and calls per resource.
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its own.
+	@exec $(BIN)/python -m tests.simulator $(ARGS)
+
+controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache, if they are not there.
+	@exec $(BIN)/python -m tests.controlplane build
+
+generate: $(VENV)/.installed  ## Write crds/ from the model.
+	@$(BIN)/lifecyclehook-operator crd > crds/lifecyclehooks.yaml
+
+UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+             --no-header --no-annotate --no-emit-index-url --upgrade pyproject.toml
+lock: $(VENV)/.installed  ## Renew the hashed requirements files (needs the network).
+	@$(BIN)/python -m pip install -q uv
+	@$(UV_COMPILE) -o requirements.txt
+	@$(UV_COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
+
+# The lock holds hashes only: pip refuses anything else, whichever index or mirror this machine is set to use.
+$(VENV)/.installed: pyproject.toml requirements-dev.txt
+	@echo "==> installing the locked requirements into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+clean:  ## Remove what was installed here (the control plane's cache stays).
+	rm -rf $(VENV) dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
