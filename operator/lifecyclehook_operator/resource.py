@@ -1,0 +1,249 @@
+"""The LifecycleHook resource: what a user wants (spec), what AS answered (status), and how both are read.
+
+Field names in snake_case are the AS API's own words, their camelCase aliases are the resource's. Rules and defaults
+are those of the AS API page "Creating a Lifecycle Hook", tables 2 and 3; the CRD is generated from these models.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+GROUP = "as.otc.t-systems.com"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "LifecycleHook"
+PLURAL = "lifecyclehooks"
+
+FINALIZER = f"{GROUP}/lifecyclehook"
+#: Written together with the finalizer, before the create call goes out: the fingerprint of that call. A hook found
+#: after a crash is ours if its fields have this fingerprint, even if the spec has been edited since.
+CREATE_INTENT_ANNOTATION = f"{GROUP}/create-intent"
+
+HOOK_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,32}$"
+
+#: What AS keeps for a hook and a modify call can change (table 2, less the name).
+MUTABLE_FIELDS = (
+    "lifecycle_hook_type",
+    "default_result",
+    "default_timeout",
+    "notification_topic_urn",
+    "notification_metadata",
+)
+
+
+class InvalidResourceError(Exception):
+    """The spec breaks a rule. The message names each field, its value and the rule."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True)
+
+
+class CredentialsRef(_Model):
+    """Names the credentials to call AS with: a cloud of a clouds.yaml kept in a Secret of the resource's namespace."""
+
+    model_config = ConfigDict(strict=True)
+
+    secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = (
+        Field(description="Name of the Secret, in the namespace of this resource, whose key clouds.yaml is read.")
+    )
+    cloud_name: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        default="otc", description="Name of the cloud in clouds.yaml."
+    )
+
+
+class LifecycleHookSpec(_Model):
+    """What the hook is to be. Defaults and limits are those of the AS API."""
+
+    model_config = ConfigDict(strict=True)
+
+    scaling_group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
+        description="ID of the AS group that the hook belongs to. Cannot be changed."
+    )
+    lifecycle_hook_name: Annotated[str, Field(pattern=HOOK_NAME_PATTERN)] = Field(
+        default="",
+        description="Name of the hook in its AS group: letters, digits, _ and -, at most 32 characters. Defaults to "
+        "metadata.name. Cannot be changed.",
+    )
+    lifecycle_hook_type: Literal["INSTANCE_TERMINATING", "INSTANCE_LAUNCHING"] = Field(
+        description="INSTANCE_LAUNCHING suspends an instance when it is started, INSTANCE_TERMINATING when it is "
+        "terminated."
+    )
+    default_result: Literal["ABANDON", "CONTINUE"] = Field(
+        default="ABANDON",
+        description="What AS does when the timeout expires. For a starting instance, CONTINUE puts it to use and "
+        "ABANDON terminates it; for a stopping one, both terminate it, and ABANDON also stops the other hooks.",
+    )
+    default_timeout: Annotated[int, Field(ge=60, le=86400)] = Field(
+        default=3600, description="How long an instance waits for a callback, in seconds: 60 to 86400."
+    )
+    notification_topic_urn: Annotated[
+        str, Field(max_length=400, pattern=r"^urn:smn:[A-Za-z0-9_-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]{1,255}$")
+    ] = Field(
+        description="URN of the SMN topic that is notified when an instance is suspended: "
+        "urn:smn:<region>:<project ID>:<topic>."
+    )
+    notification_metadata: Annotated[str, Field(max_length=256, pattern=r"^[^<>&'()]*$")] = Field(
+        default="",
+        description="Text that is sent with each notification: at most 256 characters, none of < > & ' ( ). "
+        "Unset and empty mean none.",
+    )
+    credentials_ref: CredentialsRef | None = Field(
+        default=None, description="Credentials to call AS with. Defaults to the operator's own."
+    )
+    deletion_policy: Literal["Delete", "Retain"] = Field(
+        default="Delete",
+        description="What becomes of the hook when this resource is deleted: Delete removes it too, Retain keeps it.",
+    )
+    adoption_policy: Literal["Identical", "Always", "Never"] = Field(
+        default="Identical",
+        description="Whether to take over a hook of this name that this operator did not create: Identical only if its "
+        "fields are as wanted, Always (and modify it), or Never.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: object) -> object:
+        # The API server drops a null before it fills in a field's default, and refuses it where there is no default.
+        if not isinstance(data, Mapping):
+            return data
+        defaulted = {field.alias for field in cls.model_fields.values() if field.default not in (None, "", ...)}
+        return {key: value for key, value in data.items() if value is not None or key not in defaulted}
+
+    def hook_fields(self) -> dict[str, Any]:
+        """Return the fields that AS keeps and that can be changed, as AS names them."""
+        return {name: getattr(self, name) for name in MUTABLE_FIELDS}
+
+
+class Hook(_Model):
+    """A hook as AS answers it (table 3): unknown extra fields are ignored, missing ones are an error."""
+
+    lifecycle_hook_name: str = Field(description="Name of the hook in its AS group.")
+    lifecycle_hook_type: str = Field(description="INSTANCE_LAUNCHING or INSTANCE_TERMINATING.")
+    default_result: str = Field(description="ABANDON or CONTINUE.")
+    default_timeout: int = Field(description="How long an instance waits for a callback, in seconds.")
+    notification_topic_urn: str = Field(description="URN of the SMN topic that is notified.")
+    notification_topic_name: str = Field(description="Name of the SMN topic that is notified.")
+    notification_metadata: str = Field(description="Text that is sent with each notification; empty if there is none.")
+    create_time: str = Field(description="When AS created the hook, in UTC.")
+
+    @field_validator("notification_metadata", mode="before")
+    @classmethod
+    def _null_is_empty(cls, value: object) -> object:
+        return "" if value is None else value
+
+    def hook_fields(self) -> dict[str, Any]:
+        """Return the fields that can be changed, as AS names them."""
+        return {name: getattr(self, name) for name in MUTABLE_FIELDS}
+
+
+class Condition(_Model):
+    """A condition as in metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)] = Field(description="Ready or Stalled.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
+        description="Why, as one word of a closed list; the README explains each."
+    )
+    message: Annotated[str, Field(max_length=32768)] = Field(description="Why, for people, and what to do.")
+    observed_generation: int | None = Field(
+        default=None, description="The metadata.generation that this condition speaks of."
+    )
+    last_transition_time: str = Field(
+        description="When the status of this condition last changed.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class ErrorStatus(_Model):
+    """The failed call that keeps the hook from being as wanted."""
+
+    operation: str = Field(description="What failed: validate, authenticate, list, create, adopt, modify or delete.")
+    http_status: int | None = Field(default=None, description="HTTP status of the answer, if there was one.")
+    code: str = Field(default="", description="Error code of the answer, for example AS.7038, if there was one.")
+    message: str = Field(description="What the cloud answered, or why there was no answer.")
+    request_id: str = Field(default="", description="Request ID of the answer, for the cloud's support.")
+    time: str = Field(description="When this error was first met.", json_schema_extra={"format": "date-time"})
+    retry: Literal["Never", "Slow", "Backoff"] = Field(
+        description="When the call is tried again: Never until the spec changes, Slow (every 30 s to 10 min) or "
+        "Backoff (after 1 s, then ever later up to 5 min)."
+    )
+
+
+class LifecycleHookStatus(_Model):
+    """What is true."""
+
+    observed_generation: int | None = Field(
+        default=None, description="The metadata.generation that was last acted upon."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        description="Ready: the hook in AS is as wanted. Stalled: only a human can help.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    project_id: str = Field(default="", description="ID of the project that the hook lives in.")
+    lifecycle_hook: Hook | None = Field(default=None, description="The hook as AS last answered it.")
+    error: ErrorStatus | None = Field(default=None, description="Present only while the last call failed.")
+
+    def condition(self, type_: str) -> Condition | None:
+        """Return the condition of that type, or None."""
+        return next((condition for condition in self.conditions if condition.type == type_), None)
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the status as Kubernetes keeps it: fields that say nothing are left out, all of a hook's stay."""
+        content = self.model_dump(by_alias=True, exclude_defaults=True)
+        if self.lifecycle_hook is not None:
+            content["lifecycleHook"] = self.lifecycle_hook.model_dump(by_alias=True)
+        return content
+
+
+class LifecycleHook:
+    """A LifecycleHook object as the API server keeps it.
+
+    The spec is validated on access, since an object may have been stored under an older CRD.
+    """
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self.body = body
+        self.metadata: Mapping[str, Any] = body["metadata"]
+        self.name: str = self.metadata["name"]
+        self.namespace: str = self.metadata["namespace"]
+        self.uid: str = self.metadata["uid"]
+        #: Comparable for one resource since Kubernetes 1.35, and in fact always was: the revision of etcd.
+        self.resource_version = int(self.metadata["resourceVersion"])
+        self.generation: int = self.metadata["generation"]
+        self.is_deleting = "deletionTimestamp" in self.metadata
+        self.finalizers: Sequence[str] = self.metadata.get("finalizers", ())
+        self.has_finalizer = FINALIZER in self.finalizers
+        self.create_intent: str | None = self.metadata.get("annotations", {}).get(CREATE_INTENT_ANNOTATION)
+        self.status = LifecycleHookStatus.model_validate(body.get("status", {}))
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def spec(self) -> LifecycleHookSpec:
+        """Return the spec with lifecycle_hook_name filled in.
+
+        Raises InvalidResourceError if it breaks a rule of tables 1 and 2.
+        """
+        raw = self.body.get("spec", {})
+        try:
+            return LifecycleHookSpec.model_validate({"lifecycleHookName": self.name, **raw})
+        except ValidationError as error:
+            raise InvalidResourceError("; ".join(_describe(details) for details in error.errors())) from error
+
+    def fingerprint(self, hook_fields: Mapping[str, Any]) -> str:
+        """Return a fingerprint of the call that creates this very object's hook with these fields."""
+        content = json.dumps({"uid": self.uid, **hook_fields}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _describe(details: Any) -> str:  # noqa: ANN401  (pydantic's ErrorDetails is a TypedDict of its core package)
+    where = ".".join(["spec", *map(str, details["loc"])])
+    if details["type"] == "missing":
+        return f"{where} is required"
+    value = repr(details["input"])
+    return f"{where}: {value[:80]} is not allowed: {details['msg']}"
