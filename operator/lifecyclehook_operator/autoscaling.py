@@ -1,0 +1,136 @@
+"""The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0905), for one project."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from lifecyclehook_operator.auth import Token, TokenAuth
+from lifecyclehook_operator.credentials import Credentials
+from lifecyclehook_operator.errors import Reason, TransientError
+from lifecyclehook_operator.resource import Hook
+from lifecyclehook_operator.transport import error_from_response, transport_errors
+
+_API_PATH = "/autoscaling-api/v1"
+
+
+class _HookList(BaseModel):
+    lifecycle_hooks: list[Hook]
+
+
+T = TypeVar("T")
+
+_HOOK = TypeAdapter(Hook)
+_HOOK_LIST = TypeAdapter(_HookList)
+
+
+class Project:
+    """The lifecycle hooks of a project.
+
+    Every method raises CallError, in one of its five classes, for whatever goes wrong on the way or in the answer.
+    """
+
+    def __init__(self, credentials: Credentials, *, timeout_seconds: float, concurrency: int) -> None:
+        """
+        Args:
+            credentials: who we are and where to call.
+            timeout_seconds: how long to wait for a connection, and for each part of an answer.
+            concurrency: how many resources of this project may be in work at a time.
+        """
+        self._credentials = credentials
+        # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
+        self.slots = asyncio.Semaphore(concurrency)
+        self._http = httpx.AsyncClient(
+            timeout=timeout_seconds,
+            limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
+        )
+        self._auth = TokenAuth(credentials, self._http)
+
+    async def get_id(self) -> str:
+        """Return the project's ID, as the token tells it."""
+        return (await self._auth.get_token()).project_id
+
+    async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
+        """Create a hook and return it as AS answers it (as_06_0901). Empty metadata is not sent."""
+        body = {"lifecycle_hook_name": hook_name, **fields}
+        if not body["notification_metadata"]:
+            del body["notification_metadata"]
+        return self._parse(_HOOK, "create", await self._call("create", "POST", group_id, body))
+
+    async def list_hooks(self, group_id: str) -> list[Hook]:
+        """Return all hooks of a group (as_06_0902).
+
+        Hooks are always read this way: the path that reads a single one means the list if its name is "list".
+        """
+        return self._parse(_HOOK_LIST, "list", await self._call("list", "GET", f"{group_id}/list")).lifecycle_hooks
+
+    async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
+        """Change these fields of a hook, leave the others, and return it as AS answers it (as_06_0904)."""
+        return self._parse(_HOOK, "modify", await self._call("modify", "PUT", f"{group_id}/{hook_name}", changes))
+
+    async def delete_hook(self, group_id: str, hook_name: str) -> None:
+        """Delete a hook (as_06_0905)."""
+        await self._call("delete", "DELETE", f"{group_id}/{hook_name}")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _call(
+        self, operation: str, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        url = f"{self._base_url(await self._auth.get_token())}/scaling_lifecycle_hook/{path}"
+        with transport_errors(operation):
+            response = await self._http.request(method, url, json=body, auth=self._auth)
+        if not response.is_success:
+            raise error_from_response(response, operation)
+        return response
+
+    def _base_url(self, token: Token) -> str:
+        """Return the URL of the project's AS API: as configured, else as the token's catalog says, else by region."""
+        region = self._credentials.region_name or token.project_name.partition("_")[0]
+        base = (
+            self._credentials.as_endpoint or token.catalog_endpoint or f"https://as.{region}.otc.t-systems.com"
+        ).rstrip("/")
+        return base if _API_PATH in base else f"{base}{_API_PATH}/{token.project_id}"
+
+    @staticmethod
+    def _parse(adapter: TypeAdapter[T], operation: str, response: httpx.Response) -> T:
+        try:
+            return adapter.validate_json(response.content)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise TransientError(
+                Reason.UNEXPECTED_RESPONSE,
+                f"the answer is not the documented one: {where or 'body'}: {problem['msg']}",
+                operation=operation,
+                http_status=response.status_code,
+                request_id=response.headers.get("X-Request-Id", ""),
+                may_have_been_done=True,
+            ) from error
+
+
+class Projects:
+    """The projects in use: resources with the same credentials share one, and so its token and connections."""
+
+    def __init__(self, *, timeout_seconds: float, concurrency: int) -> None:
+        """Take what each Project takes."""
+        self._timeout_seconds = timeout_seconds
+        self._concurrency = concurrency
+        self._projects: dict[Credentials, Project] = {}
+
+    def get(self, credentials: Credentials) -> Project:
+        """Return the project that these credentials are for."""
+        if credentials not in self._projects:
+            self._projects[credentials] = Project(
+                credentials, timeout_seconds=self._timeout_seconds, concurrency=self._concurrency
+            )
+        return self._projects[credentials]
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for project in self._projects.values():
+            await project.aclose()

@@ -1,0 +1,216 @@
+"""What can go wrong between a resource and its hook, and what follows from it.
+
+CallError                 a call to the cloud did not do what it should
+├── InvalidError          the spec breaks a rule of AS: never tried again until the spec changes
+├── WaitingError          the world isn't ready (group, topic, quota, permission): tried again slowly
+├── CredentialsError      who we are isn't accepted: tried again slowly, and when the credentials change
+├── TransientError        the cloud or the way to it is out of order: tried again with exponential backoff
+└── UnexpectedError       an answer that nobody has foreseen: tried again slowly
+
+The class says what to do, the reason says why, for the Ready condition. Both come from the two tables below: the AS
+error code decides first (as_07_0102), then the HTTP status (the abnormal codes of the create page, and 429).
+
+KubernetesError           the API server refused a call or could not be reached
+└── StaleError            the object has changed or is gone: the next pass will see a newer one
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+
+class Reason(StrEnum):
+    """The closed list of reasons of the Ready condition."""
+
+    AVAILABLE = "Available"
+    INVALID_SPEC = "InvalidSpec"
+    ALREADY_EXISTS = "AlreadyExists"
+    CREDENTIALS_NOT_FOUND = "CredentialsNotFound"
+    CREDENTIALS_INVALID = "CredentialsInvalid"
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    FORBIDDEN = "Forbidden"
+    GROUP_NOT_FOUND = "GroupNotFound"
+    GROUP_BUSY = "GroupBusy"
+    TOPIC_NOT_FOUND = "TopicNotFound"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    THROTTLED = "Throttled"
+    CLOUD_UNAVAILABLE = "CloudUnavailable"
+    UNEXPECTED_RESPONSE = "UnexpectedResponse"
+
+
+class CallError(Exception):
+    """A call to the cloud that failed, or that could not be made."""
+
+    retry: ClassVar[Literal["Never", "Slow", "Backoff"]]
+
+    def __init__(  # noqa: PLR0913  (all of it is shown to the user)
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        operation: str,
+        http_status: int | None = None,
+        code: str = "",
+        request_id: str = "",
+        retry_after_seconds: float | None = None,
+        may_have_been_done: bool = False,
+    ) -> None:
+        """
+        Args:
+            reason: why, for the Ready condition.
+            message: what the cloud answered, or why there was no answer.
+            operation: validate, authenticate, list, create, adopt, modify or delete.
+            http_status: of the answer, if there was one.
+            code: of the answer, such as AS.7038, if there was one.
+            request_id: of the answer, if there was one.
+            retry_after_seconds: how long the cloud asked us to wait.
+            may_have_been_done: the call was sent, and whether it took effect is not known.
+        """
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.operation = operation
+        self.http_status = http_status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after_seconds = retry_after_seconds
+        self.may_have_been_done = may_have_been_done
+
+    @property
+    def needs_human(self) -> bool:
+        """Whether nothing but a human can help, as the Stalled condition says."""
+        return self.reason in _NEEDS_HUMAN
+
+    @property
+    def advice(self) -> str:
+        """What the user can do about it."""
+        return _ADVICE[self.reason]
+
+
+class InvalidError(CallError):
+    """The spec breaks a rule of AS."""
+
+    retry = "Never"
+
+
+class WaitingError(CallError):
+    """The world isn't ready for the hook."""
+
+    retry = "Slow"
+
+
+class CredentialsError(CallError):
+    """The credentials are missing, malformed or not accepted."""
+
+    retry = "Slow"
+
+
+class TransientError(CallError):
+    """The cloud, or the way to it, is out of order."""
+
+    retry = "Backoff"
+
+
+class UnexpectedError(CallError):
+    """An answer that nobody has foreseen."""
+
+    retry = "Slow"
+
+
+class KubernetesError(Exception):
+    """The API server refused a call or could not be reached."""
+
+
+class StaleError(KubernetesError):
+    """The object has changed since it was read, or is gone."""
+
+
+HOOK_EXISTS_CODE = "AS.7041"
+#: Codes by which AS says that a hook, or its whole group, isn't there.
+ABSENT_CODES = frozenset({"AS.0007", "AS.2007"})
+
+Rule = tuple[type[CallError], Reason]
+
+AS_CODES: Mapping[str, Rule] = {
+    "AS.0001": (TransientError, Reason.CLOUD_UNAVAILABLE),
+    "AS.0005": (CredentialsError, Reason.AUTHENTICATION_FAILED),
+    "AS.0006": (CredentialsError, Reason.AUTHENTICATION_FAILED),
+    "AS.0007": (WaitingError, Reason.GROUP_NOT_FOUND),
+    "AS.0008": (CredentialsError, Reason.CREDENTIALS_INVALID),
+    "AS.0011": (WaitingError, Reason.FORBIDDEN),
+    "AS.0022": (InvalidError, Reason.INVALID_SPEC),
+    "AS.0031": (InvalidError, Reason.INVALID_SPEC),
+    "AS.0049": (TransientError, Reason.CLOUD_UNAVAILABLE),
+    "AS.2007": (WaitingError, Reason.GROUP_NOT_FOUND),
+    "AS.2020": (WaitingError, Reason.GROUP_BUSY),
+    "AS.7030": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7031": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7032": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7033": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7034": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7035": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7036": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7037": (InvalidError, Reason.INVALID_SPEC),
+    "AS.7038": (WaitingError, Reason.QUOTA_EXCEEDED),
+    HOOK_EXISTS_CODE: (WaitingError, Reason.ALREADY_EXISTS),
+    "AS.7043": (WaitingError, Reason.TOPIC_NOT_FOUND),
+    "AS.7055": (InvalidError, Reason.INVALID_SPEC),
+}
+
+HTTP_STATUSES: Mapping[int, Rule] = {
+    401: (CredentialsError, Reason.AUTHENTICATION_FAILED),
+    403: (WaitingError, Reason.FORBIDDEN),
+    407: (CredentialsError, Reason.AUTHENTICATION_FAILED),
+    408: (TransientError, Reason.CLOUD_UNAVAILABLE),
+    409: (TransientError, Reason.CLOUD_UNAVAILABLE),
+    429: (TransientError, Reason.THROTTLED),
+    500: (TransientError, Reason.CLOUD_UNAVAILABLE),
+    502: (TransientError, Reason.CLOUD_UNAVAILABLE),
+    503: (TransientError, Reason.CLOUD_UNAVAILABLE),
+    504: (TransientError, Reason.CLOUD_UNAVAILABLE),
+}
+
+_NEEDS_HUMAN = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.ALREADY_EXISTS,
+        Reason.CREDENTIALS_NOT_FOUND,
+        Reason.CREDENTIALS_INVALID,
+        Reason.AUTHENTICATION_FAILED,
+        Reason.FORBIDDEN,
+    }
+)
+
+
+_ADVICE: Mapping[Reason, str] = {
+    Reason.INVALID_SPEC: "Correct the spec.",
+    Reason.ALREADY_EXISTS: "Choose another name, delete that hook, or set spec.adoptionPolicy to Always.",
+    Reason.CREDENTIALS_NOT_FOUND: "Provide the credentials.",
+    Reason.CREDENTIALS_INVALID: "Correct the credentials.",
+    Reason.AUTHENTICATION_FAILED: "Check the user, the password and the domain.",
+    Reason.FORBIDDEN: "Grant the user the as:lifecycleHooks permissions in this project.",
+    Reason.GROUP_NOT_FOUND: "Check spec.scalingGroupId, the project and the region.",
+    Reason.GROUP_BUSY: "AS takes changes of hooks only while the group performs no scaling action.",
+    Reason.TOPIC_NOT_FOUND: "Check spec.notificationTopicUrn, or create the topic.",
+    Reason.QUOTA_EXCEEDED: "An AS group takes at most five hooks: delete one.",
+    Reason.THROTTLED: "The cloud limits the rate of requests.",
+    Reason.CLOUD_UNAVAILABLE: "It is tried again by itself.",
+    Reason.UNEXPECTED_RESPONSE: "Check the endpoint; if it is right, report this.",
+}
+
+
+def classify(http_status: int, code: str) -> Rule:
+    """Return what class of failure an answer is, and for what reason.
+
+    The unknown is retried slowly: a 400 is not a bad spec, for busy groups, quotas and missing topics heal.
+    """
+    return AS_CODES.get(code) or HTTP_STATUSES.get(http_status, (UnexpectedError, Reason.UNEXPECTED_RESPONSE))
+
+
+def clean_text(text: str, limit: int = 256) -> str:
+    """Return foreign text fit for a status: tags and control characters removed, cut to `limit` characters."""
+    without_tags = re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    printable = "".join(character if character.isprintable() else " " for character in without_tags)
+    words = " ".join(printable.split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"

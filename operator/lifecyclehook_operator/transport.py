@@ -1,0 +1,90 @@
+"""From httpx to our own errors: the only place where a failed request or an answer becomes a CallError."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from lifecyclehook_operator.errors import CallError, Reason, TransientError, classify, clean_text
+
+_REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
+#: A request that failed in one of these ways was never sent.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+
+
+@contextmanager
+def transport_errors(operation: str) -> Iterator[None]:
+    """Turn what httpx raises inside into a TransientError that says whether the request may have taken effect."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise TransientError(
+            Reason.CLOUD_UNAVAILABLE,
+            _describe(error),
+            operation=operation,
+            may_have_been_done=not isinstance(error, _NOT_SENT),
+        ) from error
+
+
+def _describe(error: httpx.HTTPError) -> str:
+    host = error.request.url.host
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer from {host} in time"
+    if isinstance(error, _NOT_SENT):
+        return f"cannot connect to {host}: {clean_text(str(error))}"
+    return f"the connection to {host} was lost before the answer was complete"
+
+
+def error_from_response(response: httpx.Response, operation: str) -> CallError:
+    """Return the error that an answer means, by its AS code, then by its HTTP status.
+
+    The body may be that of AS, of IAM or of a gateway (`error_code`, `error_msg`), HTML, or empty.
+    """
+    code, message, request_id = _read_error_body(response)
+    class_, reason = classify(response.status_code, code)
+    return class_(
+        reason,
+        message or response.reason_phrase or "an empty answer",
+        operation=operation,
+        http_status=response.status_code,
+        code=code,
+        request_id=next(
+            (response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), request_id
+        ),
+        retry_after_seconds=_read_retry_after(response),
+        may_have_been_done=class_ is TransientError and response.status_code != httpx.codes.TOO_MANY_REQUESTS,
+    )
+
+
+def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
+    """Return code, message and request ID, each empty if the body has none."""
+    try:
+        body: Any = response.json()
+    except ValueError:
+        return "", clean_text(response.text), ""
+    if not isinstance(body, dict):
+        return "", clean_text(response.text), ""
+    if isinstance(inner := body.get("error"), dict):
+        code, message, request_id = inner.get("code"), inner.get("message"), ""
+    else:
+        code, message, request_id = body.get("error_code"), body.get("error_msg"), body.get("request_id", "")
+    return (
+        clean_text(code, 64) if isinstance(code, str) else "",  # IAM's code is but the HTTP status again
+        clean_text(str(message or response.text)),
+        clean_text(str(request_id), 64),
+    )
+
+
+def _read_retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds that Retry-After asks for, which may be given as a number or as a date (RFC 9110)."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        until = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
