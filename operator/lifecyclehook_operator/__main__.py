@@ -1,0 +1,49 @@
+"""The command lifecyclehook-operator."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import yaml
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from lifecyclehook_operator.crd import build_crd
+from lifecyclehook_operator.settings import Settings
+
+DISTRIBUTION = "lifecyclehook-operator"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments (default: the process's), and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog=DISTRIBUTION,
+        description="Kubernetes operator for the lifecycle hooks of Open Telekom Cloud Auto Scaling groups.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        "  run   run the operator; run --help explains every option\n"
+        "  crd   print the CustomResourceDefinition\n",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version(DISTRIBUTION)}")
+    parser.add_argument("command", choices=("run", "crd"), metavar="run|crd", help="what to do")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of run")
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "crd":
+        yaml.safe_dump(build_crd(), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+        return 0
+    try:
+        options = CliApp.run(Settings, cli_args=parsed.options)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            where = ".".join(map(str, problem["loc"])).replace("_", "-")
+            print(f"{DISTRIBUTION}: {f'--{where}: ' if where else ''}{problem['msg']}", file=sys.stderr)
+        return 2
+    from lifecyclehook_operator.handlers import run  # noqa: PLC0415  (kopf takes most of a second, crd and --help need none of it)
+
+    run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What we read and write ourselves at the API server; watching is kopf's."""
+
+import base64
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi
+from kubernetes.aio.client.exceptions import (
+    ApiException,
+    ConflictException,
+    NotFoundException,
+    UnprocessableEntityException,
+)
+from kubernetes.aio.config import load_incluster_config, load_kube_config
+
+from lifecyclehook_operator.errors import KubernetesError, StaleError
+from lifecyclehook_operator.resource import (
+    API_VERSION,
+    CREATE_INTENT_ANNOTATION,
+    FINALIZER,
+    GROUP,
+    KIND,
+    PLURAL,
+    VERSION,
+    LifecycleHook,
+)
+from lifecyclehook_operator.status import Happening
+
+COMPONENT = "lifecyclehook-operator"
+_TIMEOUT_SECONDS = 30.0
+_NOTE_LIMIT = 1024  # events.k8s.io/v1: at most 1 kB
+
+
+class KubeClient:
+    """The writes of a pass: finalizer, status and Events; and Secrets, read.
+
+    Every method raises KubernetesError, StaleError where the object is not as it was read.
+    """
+
+    def __init__(self, api: ApiClient) -> None:
+        self._objects = CustomObjectsApi(api)
+        self._core = CoreV1Api(api)
+
+    async def add_finalizer(self, resource: LifecycleHook, create_intent: str | None) -> LifecycleHook:
+        """Put on our finalizer, and the fingerprint of the create call that is about to go out."""
+        finalizers = [name for name in resource.finalizers if name != FINALIZER]
+        metadata: dict[str, Any] = {"finalizers": [*finalizers, FINALIZER]}
+        if create_intent is not None:
+            metadata["annotations"] = {CREATE_INTENT_ANNOTATION: create_intent}
+        return await self._patch_metadata(resource, metadata)
+
+    async def remove_finalizer(self, resource: LifecycleHook) -> None:
+        """Take off our finalizer; that the object is gone already is fine."""
+        await self._patch_metadata(
+            resource, {"finalizers": [name for name in resource.finalizers if name != FINALIZER]}
+        )
+
+    async def patch_status(self, resource: LifecycleHook, patch: Sequence[Mapping[str, Any]]) -> LifecycleHook:
+        """Apply JSON Patch operations to the status, unless the name has passed on to another object."""
+        is_same_object = {"op": "test", "path": "/metadata/uid", "value": resource.uid}
+        with _kubernetes_errors():
+            body = await self._objects.patch_namespaced_custom_object_status(
+                GROUP,
+                VERSION,
+                resource.namespace,
+                PLURAL,
+                resource.name,
+                [is_same_object, *map(dict, patch)],
+                field_manager=COMPONENT,
+                _request_timeout=_TIMEOUT_SECONDS,
+                _content_type="application/json-patch+json",
+            )
+        return _as_resource(body)
+
+    async def publish_event(self, resource: LifecycleHook, happening: Happening) -> None:
+        """Publish an Event (events.k8s.io/v1) about the resource."""
+        event = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{resource.name[:200].rstrip('.-')}-", "namespace": resource.namespace},
+            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": happening.type,
+            "reason": happening.reason,
+            "note": happening.message[:_NOTE_LIMIT],
+            "action": "Reconcile",
+            "reportingController": f"{GROUP}/{COMPONENT}",
+            "reportingInstance": os.environ.get("HOSTNAME") or COMPONENT,
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": resource.namespace,
+                "name": resource.name,
+                "uid": resource.uid,
+                "resourceVersion": str(resource.resource_version),
+            },
+        }
+        with _kubernetes_errors():
+            await self._objects.create_namespaced_custom_object(
+                "events.k8s.io", "v1", resource.namespace, "events", event, _request_timeout=_TIMEOUT_SECONDS
+            )
+
+    async def read_secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
+        """Return the decoded content of a Secret, or None if it does not exist."""
+        with _kubernetes_errors():
+            try:
+                secret = await self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUT_SECONDS)
+            except NotFoundException:
+                return None
+        return {key: base64.b64decode(value).decode(errors="replace") for key, value in (secret.data or {}).items()}
+
+    async def _patch_metadata(self, resource: LifecycleHook, metadata: Mapping[str, Any]) -> LifecycleHook:
+        """Merge into the metadata, unless the object has changed since it was read."""
+        with _kubernetes_errors():
+            body = await self._objects.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                resource.namespace,
+                PLURAL,
+                resource.name,
+                {"metadata": {"resourceVersion": str(resource.resource_version), **metadata}},
+                field_manager=COMPONENT,
+                _request_timeout=_TIMEOUT_SECONDS,
+                _content_type="application/merge-patch+json",
+            )
+        return _as_resource(body)
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[KubeClient]:
+    """Connect with the identity of the pod, or where there is none, of the kubeconfig (KUBECONFIG, ~/.kube/config)."""
+    configuration = Configuration()
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    async with ApiClient(configuration) as api:
+        yield KubeClient(api)
+
+
+def _as_resource(body: object) -> LifecycleHook:
+    if not isinstance(body, Mapping):
+        raise KubernetesError(f"the API server answered {type(body).__name__} instead of an object")
+    return LifecycleHook(body)
+
+
+@contextmanager
+def _kubernetes_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ConflictException, NotFoundException, UnprocessableEntityException) as error:
+        raise StaleError(_describe(error)) from error
+    except ApiException as error:
+        raise KubernetesError(_describe(error)) from error
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
+
+
+def _describe(error: ApiException) -> str:
+    # The exception's own text has headers and the whole body; the message in the body's Status says why.
+    try:
+        message = json.loads(error.body or "")["message"]
+    except (ValueError, KeyError, TypeError):
+        message = error.body
+    return f"{error.status} {error.reason}: {message}"

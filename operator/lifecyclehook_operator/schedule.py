@@ -1,0 +1,109 @@
+"""When a resource gets its next pass: at once where something happened, else when its last pass asked for one."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from lifecyclehook_operator.errors import KubernetesError, StaleError
+from lifecyclehook_operator.reconcile import FOREVER, Memory, jitter
+from lifecyclehook_operator.resource import LifecycleHook
+
+logger = logging.getLogger(__name__)
+
+Reconcile = Callable[[LifecycleHook, Memory], Awaitable[tuple[LifecycleHook, float]]]
+
+_STALE_RETRY_SECONDS = 1
+_FAULT_RETRY_SECONDS = (2, 5, 10, 30, 60)
+
+
+@dataclass
+class _Entry:
+    resource: LifecycleHook
+    memory: Memory = field(default_factory=Memory)
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    is_due: bool = False
+    faults: int = 0
+
+
+class Schedule:
+    """Runs passes, for each resource one at a time, always on the newest version that was seen of it."""
+
+    def __init__(self, reconcile: Reconcile) -> None:
+        """Take the function that makes a pass; what it returns is the resource as it then is, and seconds to wait."""
+        self._reconcile = reconcile
+        self._entries: dict[str, _Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def notice(self, resource: LifecycleHook) -> None:
+        """Take note of a resource as the API server has just told of it, and make a pass."""
+        entry = self._entries.setdefault(resource.uid, _Entry(resource))
+        entry.resource = _newer(entry.resource, resource)
+        self._wake(entry)
+
+    def forget(self, uid: str) -> None:
+        """Take note that a resource is gone."""
+        entry = self._entries.pop(uid, None)
+        if entry is not None and entry.timer is not None:
+            entry.timer.cancel()
+
+    async def close(self, grace_seconds: float) -> None:
+        """Begin no further pass, and give those at work so long to end before they are cancelled."""
+        entries, self._entries = list(self._entries.values()), {}
+        for entry in entries:
+            entry.is_due = False
+            if entry.timer is not None:
+                entry.timer.cancel()
+        tasks = [entry.task for entry in entries if entry.task is not None]
+        if not tasks:
+            return
+        _, unfinished = await asyncio.wait(tasks, timeout=grace_seconds)
+        for task in unfinished:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _wake(self, entry: _Entry) -> None:
+        entry.is_due = True
+        if entry.timer is not None:
+            entry.timer.cancel()
+            entry.timer = None
+        if entry.task is None:
+            entry.task = asyncio.create_task(self._work(entry), name=f"passes of {entry.resource}")
+
+    async def _work(self, entry: _Entry) -> None:
+        delay = FOREVER
+        try:
+            while entry.is_due:
+                entry.is_due = False
+                delay = await self._make_pass(entry)
+        finally:
+            entry.task = None
+        if delay != FOREVER and self._entries.get(entry.resource.uid) is entry:
+            entry.timer = asyncio.get_running_loop().call_later(delay, self._wake, entry)
+
+    async def _make_pass(self, entry: _Entry) -> float:
+        try:
+            resource, delay = await self._reconcile(entry.resource, entry.memory)
+        except StaleError as error:
+            logger.debug("%s: %s", entry.resource, error)
+            return jitter(_STALE_RETRY_SECONDS)
+        except KubernetesError as error:
+            logger.warning("%s: %s", entry.resource, error)
+        except Exception:  # a fault of ours: one resource's must not stop the others
+            logger.exception("%s: the pass failed", entry.resource)
+        else:
+            entry.resource = _newer(entry.resource, resource)
+            entry.faults = 0
+            return delay
+        entry.faults += 1
+        return jitter(_FAULT_RETRY_SECONDS[min(entry.faults, len(_FAULT_RETRY_SECONDS)) - 1])
+
+
+def _newer(known: LifecycleHook, seen: LifecycleHook) -> LifecycleHook:
+    """Return the newer of two versions of a resource: the watch may lag behind what our own writes have returned."""
+    return seen if seen.resource_version >= known.resource_version else known

@@ -1,0 +1,128 @@
+"""From what came of a pass, and the status before it, to the smallest write of the status, or none."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from lifecyclehook_operator.errors import CallError, Reason, TransientError
+from lifecyclehook_operator.resource import Condition, ErrorStatus, Hook, LifecycleHookStatus
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that users are told of by an Event."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class InSync:
+    """The hook is as wanted."""
+
+    hook: Hook
+    project_id: str
+    happening: Happening | None = None
+
+
+@dataclass(frozen=True)
+class Released:
+    """Nothing in AS is this resource's any more."""
+
+    happening: Happening | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The hook isn't as wanted, or it isn't known whether it is."""
+
+    error: CallError
+
+    @property
+    def happening(self) -> Happening:
+        """The Event that tells of the failure."""
+        return Happening("Warning", self.error.reason, f"{self.error}. {self.error.advice}")
+
+
+def next_status(
+    previous: LifecycleHookStatus, outcome: InSync | Failed, generation: int, now: datetime
+) -> LifecycleHookStatus:
+    """Return the status that follows. What is the same as before stays to the letter, times included."""
+    timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def condition(type_: str, status: Literal["True", "False", "Unknown"], reason: Reason, message: str) -> Condition:
+        before = previous.condition(type_)
+        return Condition(
+            type=type_,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=generation,
+            last_transition_time=before.last_transition_time if before and before.status == status else timestamp,
+        )
+
+    if isinstance(outcome, InSync):
+        ready = condition("Ready", "True", Reason.AVAILABLE, "The hook in AS is as wanted.")
+        return LifecycleHookStatus(
+            observed_generation=generation,
+            conditions=(ready,),
+            project_id=outcome.project_id,
+            lifecycle_hook=outcome.hook,
+        )
+    error = outcome.error
+    entry = _error_entry(error, previous.error, timestamp)
+    message = _describe(error, entry)
+    conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
+    if error.needs_human:
+        conditions.append(condition("Stalled", "True", error.reason, message))
+    return previous.model_copy(
+        update={"observed_generation": generation, "conditions": tuple(conditions), "error": entry}
+    )
+
+
+def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus) -> Sequence[Mapping[str, Any]]:
+    """Return the JSON Patch operations (RFC 6902) that make the status as wanted, none if it is."""
+    content = wanted.as_object()
+    if not current:
+        return [{"op": "add", "path": "/status", "value": content}]
+    changed = [
+        {"op": "add", "path": f"/status/{key}", "value": value}
+        for key, value in content.items()
+        if current.get(key) != value
+    ]
+    removed = [{"op": "remove", "path": f"/status/{key}"} for key in current if key not in content]
+    return changed + removed
+
+
+def _readiness(error: CallError, previous: LifecycleHookStatus) -> Literal["False", "Unknown"]:
+    before = previous.condition("Ready")
+    was_fine = before is not None and before.status in ("True", "Unknown")
+    return "Unknown" if was_fine and isinstance(error, TransientError) else "False"
+
+
+def _error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str) -> ErrorStatus:
+    """Return the entry for an error; the same error, met again, keeps its first time and request ID."""
+    entry = ErrorStatus(
+        operation=error.operation,
+        http_status=error.http_status,
+        code=error.code,
+        message=error.message,
+        request_id=error.request_id,
+        time=timestamp,
+        retry=error.retry,
+    )
+    if previous is not None and _identity(previous) == _identity(entry):
+        # A message of the cloud's may name a request or a time; one of ours names what is wrong with this very spec.
+        return previous if error.http_status is not None else previous.model_copy(update={"message": error.message})
+    return entry
+
+
+def _identity(entry: ErrorStatus) -> tuple[object, ...]:
+    return entry.operation, entry.http_status, entry.code, entry.retry
+
+
+def _describe(error: CallError, entry: ErrorStatus) -> str:
+    answer = " ".join(str(part) for part in (entry.http_status, entry.code) if part)
+    return f"{entry.operation}: {entry.message.rstrip('.')}{f' ({answer})' if answer else ''}. {error.advice}"
