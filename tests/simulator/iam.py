@@ -1,0 +1,173 @@
+"""IAM, as far as a client needs it to reach AS: versions, password tokens, projects and the catalog (Keystone v3)."""
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from .cloud import Answer, Call, Cloud, Operation, Project, Token, User, domain_id
+
+SIGNATURE_SCHEME = "SDK-HMAC-SHA256"
+WRONG_CREDENTIALS = "The user name, the password or the scope is not right."
+
+
+class IamError(Exception):
+    def __init__(self, status: int, title: str, message: str) -> None:
+        super().__init__(message)
+        self.answer = Answer(status, {"error": {"code": status, "title": title, "message": message}})
+
+
+def auth_kind(headers: Any) -> str | None:
+    if headers.get("X-Auth-Token"):
+        return "token"
+    return "signature" if headers.get("Authorization", "").startswith(SIGNATURE_SCHEME) else None
+
+
+def identify(cloud: Cloud, call: Call) -> Token | None:
+    """Who is calling. The one place where another way to prove it than a token belongs."""
+    return cloud.find_token(call.headers.get("X-Auth-Token", ""))
+
+
+def show_versions(_: Cloud, call: Call) -> Answer:
+    return Answer(200, {"versions": {"values": [_version(call)]}})
+
+
+def show_v3(_: Cloud, call: Call) -> Answer:
+    return Answer(200, {"version": _version(call)})
+
+
+def create_token(cloud: Cloud, call: Call) -> Answer:
+    try:
+        auth = json.loads(call.body)["auth"]
+        methods, scope = auth["identity"]["methods"], auth.get("scope") or {}
+        if methods != ["password"]:
+            raise IamError(401, "Unauthorized", "Only the method 'password' is known here.")
+        claimed = auth["identity"]["password"]["user"]
+        user = _find_user(cloud, claimed)
+        if user is None or user.password != claimed["password"]:
+            raise IamError(401, "Unauthorized", WRONG_CREDENTIALS)
+        project = _find_scope(cloud, user, scope)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise IamError(400, "Bad Request", "The request is not a well-formed token request.") from error
+    value, token = cloud.issue_token(user, project)
+    return Answer(201, {"token": _token_json(token, call.origin)}, {"X-Subject-Token": value})
+
+
+def list_projects(cloud: Cloud, call: Call) -> Answer:
+    token = _require_token(cloud, call)
+    found = [
+        {"id": project.id, "name": project.name, "domain_id": domain_id(project.domain), "enabled": True}
+        for project in cloud.projects.values()
+        if project.domain == token.user.domain and call.query.get("name", project.name) == project.name
+    ]
+    return Answer(200, {"projects": found, "links": {"self": f"{call.origin}/v3/projects", "next": None}})
+
+
+def show_catalog(cloud: Cloud, call: Call) -> Answer:
+    catalog = _catalog(_require_token(cloud, call).project, call.origin)
+    return Answer(200, {"catalog": catalog, "links": {"self": f"{call.origin}/v3/auth/catalog"}})
+
+
+def _require_token(cloud: Cloud, call: Call) -> Token:
+    token = identify(cloud, call)
+    if token is None:
+        raise IamError(401, "Unauthorized", "The request needs a valid token.")
+    return token
+
+
+def _find_user(cloud: Cloud, claimed: dict[str, Any]) -> User | None:
+    if "id" in claimed:
+        return cloud.users.get(claimed["id"])
+    return next(
+        (u for u in cloud.users.values() if u.name == claimed["name"] and _is_domain(claimed["domain"], u.domain)), None
+    )
+
+
+def _find_scope(cloud: Cloud, user: User, scope: dict[str, Any]) -> Project | None:
+    """Return the project of a project scope, None for the scope of the user's own domain."""
+    if "project" not in scope:
+        if scope and not _is_domain(scope["domain"], user.domain):
+            raise IamError(401, "Unauthorized", WRONG_CREDENTIALS)
+        return None
+    wanted = scope["project"]
+    for project in cloud.projects.values():
+        same = project.id == wanted["id"] if "id" in wanted else project.name == wanted["name"]
+        if same and project.domain == user.domain and _is_domain(wanted.get("domain"), project.domain):
+            return project
+    raise IamError(401, "Unauthorized", WRONG_CREDENTIALS)
+
+
+def _is_domain(reference: dict[str, str] | None, name: str) -> bool:
+    if reference is None:
+        return True
+    return reference["id"] == domain_id(name) if "id" in reference else reference["name"] == name
+
+
+def _token_json(token: Token, origin: str) -> dict[str, Any]:
+    user, project = token.user, token.project
+    domain = _domain_json(user.domain)
+    scope = {"project": _project_json(project)} if project else {"domain": domain}
+    return scope | {
+        "methods": ["password"],
+        "issued_at": _rfc3339(token.issued_at),
+        "expires_at": _rfc3339(token.expires_at),
+        "user": {"id": user.id, "name": user.name, "domain": domain, "password_expires_at": ""},
+        "roles": [{"id": "0", "name": "te_admin"}],
+        "catalog": _catalog(project, origin),
+    }
+
+
+def _catalog(project: Project | None, origin: str) -> list[dict[str, Any]]:
+    """The entries of a token: AS only in a project, for its address holds the project."""
+    region = project.region if project else "*"
+    entries = [("keystone", "identity", f"{origin}/v3"), ("iam", "iam", f"{origin}/v3")]
+    if project:
+        entries.append(("as", "asv1", f"{origin}/autoscaling-api/v1/{project.id}"))
+    return [
+        {
+            "id": f"service-{kind}",
+            "name": name,
+            "type": kind,
+            "endpoints": [
+                {
+                    "id": f"endpoint-{kind}",
+                    "interface": "public",
+                    "region": region,
+                    "region_id": region,
+                    "url": url,
+                }
+            ],
+        }
+        for name, kind, url in entries
+    ]
+
+
+def _project_json(project: Project) -> dict[str, Any]:
+    return {"id": project.id, "name": project.name, "domain": _domain_json(project.domain)}
+
+
+def _domain_json(name: str) -> dict[str, str]:
+    return {"id": domain_id(name), "name": name}
+
+
+def _version(call: Call) -> dict[str, Any]:
+    return {
+        "id": "v3.6",
+        "status": "stable",
+        "updated": "2016-04-04T00:00:00Z",
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+        "links": [{"rel": "self", "href": f"{call.origin}/v3/"}],
+    }
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+OPERATIONS = (
+    Operation("versions", "GET", re.compile("/"), show_versions),
+    Operation("versions", "GET", re.compile("/v3/?"), show_v3),
+    Operation("token", "POST", re.compile("/v3/auth/tokens/?"), create_token),
+    Operation("projects", "GET", re.compile("/v3/projects/?"), list_projects),
+    Operation("catalog", "GET", re.compile("/v3/auth/catalog/?"), show_catalog),
+)
