@@ -32,14 +32,14 @@ _RULES = [
 ]
 
 _PRINTER_COLUMNS = [
-    ("Group", "string", ".spec.scalingGroupId", 0),
-    ("Hook", "string", ".status.lifecycleHook.lifecycleHookName", 0),
-    ("Type", "string", ".spec.lifecycleHookType", 0),
-    ("Timeout", "integer", ".spec.defaultTimeout", 0),
-    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', 0),
-    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1),
-    ("Age", "date", ".metadata.creationTimestamp", 0),
+    ("Group", "string", ".spec.scalingGroupId", False),
+    ("Hook", "string", ".status.lifecycleHook.lifecycleHookName", False),
+    ("Type", "string", ".spec.lifecycleHookType", False),
+    ("Timeout", "integer", ".spec.defaultTimeout", False),
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', False),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', False),
+    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', True),
+    ("Age", "date", ".metadata.creationTimestamp", False),
 ]
 
 
@@ -67,8 +67,8 @@ def build_crd() -> dict[str, Any]:
                     "storage": True,
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
-                        {"name": name, "type": type_, "jsonPath": path, "priority": priority}
-                        for name, type_, path, priority in _PRINTER_COLUMNS
+                        {"name": name, "type": type_, "jsonPath": path} | ({"priority": 1} if is_wide else {})
+                        for name, type_, path, is_wide in _PRINTER_COLUMNS
                     ],
                     "schema": {
                         "openAPIV3Schema": {

@@ -1,0 +1,33 @@
+ARG PYTHON=python:3.13-slim
+
+FROM ${PYTHON} AS build
+WORKDIR /src
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv --without-pip /opt/lifecyclehook-operator
+# The requirements first: their layer stays while only the code changes.
+COPY requirements.txt requirements-dev.txt ./
+RUN pip --python /opt/lifecyclehook-operator install --require-hashes -r requirements.txt
+# The build backend is locked too, among what development needs.
+RUN pip install --require-hashes -r requirements-dev.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+    && pip --python /opt/lifecyclehook-operator install --no-deps /dist/*.whl
+
+FROM ${PYTHON}
+ARG VERSION=""
+LABEL org.opencontainers.image.title="lifecyclehook-operator" \
+      org.opencontainers.image.description="Kubernetes operator for the lifecycle hooks of Open Telekom Cloud Auto Scaling groups" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+# Nothing is installed here any more.
+RUN pip uninstall --yes --root-user-action=ignore pip
+COPY --from=build /opt/lifecyclehook-operator /opt/lifecyclehook-operator
+ENV PATH=/opt/lifecyclehook-operator/bin:${PATH} \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["lifecyclehook-operator"]
+CMD ["run", "--all-namespaces"]
