@@ -126,7 +126,9 @@ class StaleError(KubernetesError):
     """The object has changed since it was read, or is gone."""
 
 
-HOOK_EXISTS_CODE = "AS.7041"
+#: Codes of a refused create call after which the hook may be there all the same: its name is taken, or the group is
+#: full, perhaps of this very hook.
+HOOK_MAY_EXIST_CODES = frozenset({"AS.7041", "AS.7038"})
 #: Codes by which AS says that a hook, or its whole group, isn't there.
 ABSENT_CODES = frozenset({"AS.0007", "AS.2007"})
 
@@ -153,7 +155,7 @@ AS_CODES: Mapping[str, Rule] = {
     "AS.7036": (InvalidError, Reason.INVALID_SPEC),
     "AS.7037": (InvalidError, Reason.INVALID_SPEC),
     "AS.7038": (WaitingError, Reason.QUOTA_EXCEEDED),
-    HOOK_EXISTS_CODE: (WaitingError, Reason.ALREADY_EXISTS),
+    "AS.7041": (WaitingError, Reason.ALREADY_EXISTS),
     "AS.7043": (WaitingError, Reason.TOPIC_NOT_FOUND),
     "AS.7055": (InvalidError, Reason.INVALID_SPEC),
 }

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic.alias_generators import to_camel
 
@@ -18,7 +18,7 @@ from lifecyclehook_operator.autoscaling import Project, Projects
 from lifecyclehook_operator.credentials import SECRET_KEY, Credentials, read_clouds_yaml
 from lifecyclehook_operator.errors import (
     ABSENT_CODES,
-    HOOK_EXISTS_CODE,
+    HOOK_MAY_EXIST_CODES,
     CallError,
     CredentialsError,
     InvalidError,
@@ -143,8 +143,16 @@ class Memory:
     failures: int = 0
     #: The hook that AS answered and that is this resource's, until the status says so.
     answered: Hook | None = None
-    #: The last create call is known to have had no effect.
-    create_had_no_effect: bool = False
+    #: A create call may have gone out whose effect has not been looked up.
+    look_before_create: bool = False
+    #: A create call may have taken effect although it was never answered so: the fingerprint tells.
+    may_have_created: bool = False
+
+    @classmethod
+    def begin(cls, resource: LifecycleHook) -> Self:
+        """Return the memory of a resource that is new to this process; an intent found on it is a former process's."""
+        is_intent_found = resource.create_intent is not None
+        return cls(look_before_create=is_intent_found, may_have_created=is_intent_found)
 
 
 class Reconciler:
@@ -197,7 +205,7 @@ class Reconciler:
     async def _converge(self, resource: LifecycleHook, memory: Memory, *, look_first: bool) -> InSync | Released:
         claim = Claim(
             owned=resource.status.lifecycle_hook is not None or memory.answered is not None,
-            attempted=resource.create_intent is not None and not memory.create_had_no_effect,
+            attempted=memory.look_before_create,
         )
         try:
             spec = resource.spec()
@@ -254,7 +262,11 @@ class Reconciler:
         status = next_status(resource.status, outcome, resource.generation, datetime.now(UTC))
         if patch := status_patch(resource.body.get("status"), status):
             resource = await self._kubernetes.patch_status(resource, patch)
-            await self._tell(resource, outcome.happening)
+            ready = status.condition("Ready")
+            if isinstance(outcome, InSync):
+                await self._tell(resource, outcome.happening)
+            elif ready is not None:
+                await self._tell(resource, Happening("Warning", ready.reason, ready.message))
         memory.answered = None
         return resource
 
@@ -317,10 +329,10 @@ class _Pass:
                 raise
             hooks = []
         hook = next((hook for hook in hooks if hook.lifecycle_hook_name == name), None)
-        self.memory.create_had_no_effect = hook is None
         self.observed = hook or Unseen.ABSENT
+        self.memory.look_before_create = False
         self.claim = Claim(owned=self.claim.owned, attempted=False)
-        if hook is None or self.claim.owned:
+        if hook is None or self.claim.owned or not self.memory.may_have_created:
             return
         if self.resource.fingerprint(hook.hook_fields()) == self.resource.create_intent:
             self._own(hook, "Created", f"created hook {name} in AS group {group_id}")
@@ -340,9 +352,9 @@ class _Pass:
 
     async def _look_after_failed_create(self, error: CallError) -> None:
         """Look the hook up if the create call may have had its effect all the same, or it was there; else raise."""
-        is_doubtful = error.operation == "create" and (error.may_have_been_done or error.code == HOOK_EXISTS_CODE)
-        self.memory.create_had_no_effect = not is_doubtful
-        if not is_doubtful:
+        if error.operation == "create" and error.may_have_been_done:
+            self.memory.look_before_create = self.memory.may_have_created = True
+        elif error.code not in HOOK_MAY_EXIST_CODES:
             raise error
         try:
             await self._observe()

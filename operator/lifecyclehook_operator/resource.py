@@ -194,7 +194,7 @@ class LifecycleHookStatus(_Model):
 
     def as_object(self) -> dict[str, Any]:
         """Return the status as Kubernetes keeps it: fields that say nothing are left out, all of a hook's stay."""
-        content = self.model_dump(by_alias=True, exclude_defaults=True)
+        content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self.lifecycle_hook is not None:
             content["lifecycleHook"] = self.lifecycle_hook.model_dump(by_alias=True)
         return content

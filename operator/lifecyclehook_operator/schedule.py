@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lifecyclehook_operator.errors import KubernetesError, StaleError
 from lifecyclehook_operator.reconcile import FOREVER, Memory, jitter
@@ -21,7 +21,7 @@ _FAULT_RETRY_SECONDS = (2, 5, 10, 30, 60)
 @dataclass
 class _Entry:
     resource: LifecycleHook
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     is_due: bool = False
@@ -41,7 +41,7 @@ class Schedule:
 
     def notice(self, resource: LifecycleHook) -> None:
         """Take note of a resource as the API server has just told of it, and make a pass."""
-        entry = self._entries.setdefault(resource.uid, _Entry(resource))
+        entry = self._entries.setdefault(resource.uid, _Entry(resource, Memory.begin(resource)))
         entry.resource = _newer(entry.resource, resource)
         self._wake(entry)
 

@@ -40,11 +40,6 @@ class Failed:
 
     error: CallError
 
-    @property
-    def happening(self) -> Happening:
-        """The Event that tells of the failure."""
-        return Happening("Warning", self.error.reason, f"{self.error}. {self.error.advice}")
-
 
 def next_status(
     previous: LifecycleHookStatus, outcome: InSync | Failed, generation: int, now: datetime
@@ -114,8 +109,9 @@ def _error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str)
         retry=error.retry,
     )
     if previous is not None and _identity(previous) == _identity(entry):
-        # A message of the cloud's may name a request or a time; one of ours names what is wrong with this very spec.
-        return previous if error.http_status is not None else previous.model_copy(update={"message": error.message})
+        # What the cloud or the way to it says may differ from try to try; what we say names what is wrong right now.
+        is_ours = error.http_status is None and not isinstance(error, TransientError)
+        return previous.model_copy(update={"message": error.message}) if is_ours else previous
     return entry
 
 
