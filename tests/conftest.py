@@ -1,0 +1,79 @@
+"""Fixtures for every test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.controlplane import BinariesNotFoundError, ControlPlane, find_or_make_binaries
+from tests.harness import OperatorProcess, install
+from tests.simulator import Simulator, run_simulator
+from tests.workspace import Workspace
+
+#: Short enough not to wait for, long enough to tell a slow retry from a fast one.
+TIMING = {
+    "backoff_min_seconds": 0.2,
+    "backoff_max_seconds": 1,
+    "slow_retry_min_seconds": 2,
+    "slow_retry_max_seconds": 4,
+    "cloud_timeout_seconds": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def write_line(config: pytest.Config, line: str) -> None:
+    """Show a line at once, whatever is captured."""
+    if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+        reporter.ensure_newline()
+        reporter.write_line(line)
+        reporter.flush()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make the binaries before the first test: a build must not count against a test's timeout."""
+    if not session.config.option.collectonly and any(
+        "control_plane" in getattr(item, "fixturenames", ()) for item in session.items
+    ):
+        try:
+            find_or_make_binaries(lambda line: write_line(session.config, line))
+        except BinariesNotFoundError as error:
+            pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def control_plane(pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
+    """One control plane for the session; tests keep apart by namespace."""
+    write_line(pytestconfig, "Starting etcd and kube-apiserver on loopback for this session")
+    with ControlPlane(say=lambda line: write_line(pytestconfig, line)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(control_plane: ControlPlane) -> ControlPlane:
+    """The control plane with deploy/ applied."""
+    install(control_plane)
+    return control_plane
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Iterator[Simulator]:
+    """One simulated cloud for the session; tests keep apart by AS group."""
+    with run_simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: ControlPlane, cloud: Simulator) -> Iterator[OperatorProcess]:
+    """One operator for the session, for all namespaces, with credentials of its own."""
+    with OperatorProcess(cluster, cloud.credentials_env(), **TIMING) as process:
+        yield process
+
+
+@pytest.fixture
+def workspace(cluster: ControlPlane, cloud: Simulator) -> Iterator[Workspace]:
+    """A namespace and an AS group of the test's own."""
+    with Workspace(cluster, cloud) as own:
+        yield own

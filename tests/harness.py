@@ -1,0 +1,126 @@
+"""The operator as users run it: a process, with the rights of deploy/ and no more. Shared by tests, demo and bench."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+import yaml
+
+from tests.controlplane import ControlPlane, free_ports, start_process, stop_process
+
+OPERATOR = "lifecyclehook-operator"
+CRD = "lifecyclehooks.as.otc.t-systems.com"
+DEPLOY = Path(__file__).parents[1] / "deploy"
+POLL_SECONDS = 0.02
+LOG_TAIL_LINES = 25
+
+T = TypeVar("T")
+
+
+def eventually(what: str, look: Callable[[], T | None], seconds: float = 20) -> T:
+    """Look again and again until there is something to see, and return it.
+
+    Raises TimeoutError, with `what` was awaited, if there is nothing before the deadline.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if seen := look():
+            return seen
+        if time.monotonic() > deadline:
+            message = f"waited {seconds} s in vain: {what}"
+            raise TimeoutError(message)
+        time.sleep(POLL_SECONDS)
+
+
+def install(control_plane: ControlPlane, base: Path = DEPLOY / "base") -> str:
+    """Apply deploy/ but for the Deployment, for nothing here runs pods, and return what kubectl says."""
+    rendered = yaml.safe_load_all(control_plane.kubectl("kustomize", base).stdout)
+    objects = [each for each in rendered if each["kind"] != "Deployment"]
+    applied = control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects)).stdout
+    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    return applied
+
+
+class OperatorProcess:
+    """An operator that can be started, stopped, killed and started again; its log goes on in one file."""
+
+    def __init__(self, control_plane: ControlPlane, cloud_environment: Mapping[str, str], **options: Any) -> None:
+        """Take the OS_* variables of the operator's own credentials, and options as the command line names them."""
+        self._options = {"log_level": "debug", **options}
+        self._process: subprocess.Popen[bytes] | None = None
+        (self._health_port,) = free_ports(1)
+        self.log = control_plane.work_dir / f"operator-{self._health_port}.log"
+        self._environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(control_plane.work_dir),
+            "KUBECONFIG": str(control_plane.service_account_kubeconfig(OPERATOR, OPERATOR)),
+            **{name: value for name, value in os.environ.items() if name.startswith("COVERAGE")},
+            **cloud_environment,
+        }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Return when /healthz answers."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
+        program = Path(sys.executable).with_name(OPERATOR)
+        command = [str(program), "run", f"--health-port={self._health_port}", *flags]
+        self._process = start_process(command, log=self.log, env=self._environment)
+        try:
+            eventually("the operator is healthy", self._is_healthy)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> int | None:
+        """Stop the process by SIGTERM, and return its exit status, or None if there was none."""
+        if self._process is None:
+            return None
+        stop_process(self._process)
+        status, self._process = self._process.returncode, None
+        return status
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        process = self._running()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        self._process = None
+
+    def log_tail(self) -> str:
+        """Return the end of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the operator is not running")
+        return self._process
+
+    def _is_healthy(self) -> bool:
+        process = self._running()
+        if process.poll() is not None:
+            message = f"the operator ended with exit status {process.returncode}:\n{self.log_tail()}"
+            raise RuntimeError(message)
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._health_port}/healthz", trust_env=False, timeout=2).is_success
+        except httpx.TransportError:
+            return False

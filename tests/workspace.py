@@ -1,0 +1,164 @@
+"""What a test has of its own in the shared cluster and cloud: a namespace, an AS group, a topic."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import yaml
+from kubernetes import client, config
+
+from tests.controlplane import ControlPlane
+from tests.harness import eventually
+from tests.simulator import Simulator
+
+API_VERSION = "as.otc.t-systems.com/v1alpha1"
+ADDRESS = ("as.otc.t-systems.com", "v1alpha1")
+PLURAL = "lifecyclehooks"
+
+_numbers = itertools.count(1)
+
+
+class Workspace:
+    """Applies, reads and deletes hooks in a namespace of its own; what is left of them goes at the end."""
+
+    def __init__(self, cluster: ControlPlane, cloud: Simulator) -> None:
+        self.cluster = cluster
+        self.cloud = cloud
+        self.namespace = f"test-{next(_numbers)}-{uuid.uuid4().hex[:6]}"
+        self.group_id = cloud.add_group()
+        self.topic_urn = cloud.add_topic(self.namespace)
+
+    def __enter__(self) -> Self:
+        self._api = config.new_client_from_config(str(self.cluster.kubeconfig))
+        self.objects = client.CustomObjectsApi(self._api)
+        self.core = client.CoreV1Api(self._api)
+        self.core.create_namespace({"metadata": {"name": self.namespace}})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cloud.clear_faults()
+        for hook in self.all():
+            self.patch(hook["metadata"]["name"], {"metadata": {"finalizers": None}})
+            self.delete(hook["metadata"]["name"])
+        self._api.close()
+
+    def spec(self, **fields: Any) -> dict[str, Any]:
+        """Return a spec that is good in this workspace, with some fields of the caller's."""
+        spec = {
+            "scalingGroupId": self.group_id,
+            "lifecycleHookType": "INSTANCE_LAUNCHING",
+            "notificationTopicUrn": self.topic_urn,
+            **fields,
+        }
+        return {name: value for name, value in spec.items() if value is not None}
+
+    def create(self, name: str = "hook", **fields: Any) -> dict[str, Any]:
+        """Create a resource."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "LifecycleHook",
+            "metadata": {"name": name},
+            "spec": self.spec(**fields),
+        }
+        return self.objects.create_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL, body)
+
+    def patch(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge a patch into a resource."""
+        return self.objects.patch_namespaced_custom_object(
+            *ADDRESS, self.namespace, PLURAL, name, patch, _content_type="application/merge-patch+json"
+        )
+
+    def get(self, name: str = "hook") -> dict[str, Any] | None:
+        """Return a resource, or None if it does not exist."""
+        try:
+            return self.objects.get_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL, name)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return all resources of the namespace."""
+        return self.objects.list_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL)["items"]
+
+    def delete(self, name: str = "hook") -> None:
+        """Ask for the deletion of a resource, which may be gone already."""
+        try:
+            self.objects.delete_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL, name)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+
+    def apply(self, manifest: Mapping[str, Any], *, check: bool = True) -> Any:
+        """Run kubectl apply."""
+        return self.cluster.kubectl(
+            "apply", "-n", self.namespace, "-f", "-", input=yaml.safe_dump(dict(manifest)), check=check
+        )
+
+    def wait(
+        self, what: str, holds: Callable[[dict[str, Any]], object], name: str = "hook", seconds: float = 20
+    ) -> dict[str, Any]:
+        """Wait until something holds of a resource, and return it."""
+
+        def look() -> dict[str, Any] | None:
+            body = self.get(name)
+            return body if body is not None and holds(body) else None
+
+        try:
+            return eventually(what, look, seconds)
+        except TimeoutError as error:
+            error.add_note(yaml.safe_dump(self.get(name)))
+            raise
+
+    def wait_ready(self, name: str = "hook", seconds: float = 20) -> dict[str, Any]:
+        """Wait until a resource is Ready in its present generation, and return it."""
+        return self.wait(f"{name} is Ready", is_ready, name, seconds)
+
+    def wait_reason(self, reason: str, name: str = "hook", seconds: float = 20) -> dict[str, Any]:
+        """Wait until a resource is not Ready for this reason, and return it."""
+        return self.wait(f"{name} is {reason}", lambda body: ready(body).get("reason") == reason, name, seconds)
+
+    def wait_gone(self, name: str = "hook", seconds: float = 20) -> None:
+        """Wait until a resource does not exist any more."""
+        eventually(f"{name} is gone", lambda: self.get(name) is None, seconds)
+
+    def events(self, name: str = "hook") -> list[tuple[str, str]]:
+        """Return type and reason of the Events about a resource, oldest first."""
+        found = self.core.list_namespaced_event(self.namespace, field_selector=f"involvedObject.name={name}").items
+        return [(event.type, event.reason) for event in sorted(found, key=lambda event: event.event_time)]
+
+    def wait_events(self, expected: Sequence[tuple[str, str]], name: str = "hook") -> None:
+        """Wait until just these Events have been published about a resource."""
+        try:
+            eventually(f"Events {expected}", lambda: self.events(name) == expected)
+        except TimeoutError as error:
+            error.add_note(f"there are {self.events(name)}")
+            raise
+
+    def writes(self, name: str = "hook") -> list[str]:
+        """Return the writes on a resource that the operator made, as the audit log has them."""
+        user = "system:serviceaccount:lifecyclehook-operator:lifecyclehook-operator"
+        events = self.cluster.audit_events(user=user, namespace=self.namespace, name=name, verbs=("patch", "update"))
+        return [
+            "/".join(filter(None, (event["objectRef"]["resource"], event["objectRef"].get("subresource"))))
+            for event in events
+        ]
+
+
+def condition(body: Mapping[str, Any], type_: str) -> dict[str, Any]:
+    """Return a condition of a resource, or an empty one."""
+    conditions = body.get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == type_), {})
+
+
+def ready(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Ready condition of a resource, or an empty one."""
+    return condition(body, "Ready")
+
+
+def is_ready(body: Mapping[str, Any]) -> bool:
+    """Whether a resource is Ready in its present generation."""
+    return (
+        ready(body).get("status") == "True" and body["status"]["observedGeneration"] == body["metadata"]["generation"]
+    )
