@@ -66,6 +66,12 @@ def cloud() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="session")
+def fast() -> dict[str, float]:
+    """Options of an operator that does not keep a test waiting."""
+    return TIMING
+
+
+@pytest.fixture(scope="session")
 def operator(cluster: ControlPlane, cloud: Simulator) -> Iterator[OperatorProcess]:
     """One operator for the session, for all namespaces, with credentials of its own."""
     with OperatorProcess(cluster, cloud.credentials_env(), **TIMING) as process:

@@ -80,24 +80,33 @@ class OperatorProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Return when /healthz answers."""
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
-        program = Path(sys.executable).with_name(OPERATOR)
-        command = [str(program), "run", f"--health-port={self._health_port}", *flags]
-        self._process = start_process(command, log=self.log, env=self._environment)
+        """Launch the process, and return when /healthz answers."""
+        self.launch()
         try:
             eventually("the operator is healthy", self._is_healthy)
         except BaseException:
             self.stop()
             raise
 
+    def launch(self) -> None:
+        """Launch the process, and do not wait for it."""
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
+        program = Path(sys.executable).with_name(OPERATOR)
+        command = [str(program), "run", f"--health-port={self._health_port}", *flags]
+        self._process = start_process(command, log=self.log, env=self._environment)
+
     def stop(self) -> int | None:
         """Stop the process by SIGTERM, and return its exit status, or None if there was none."""
         if self._process is None:
             return None
-        stop_process(self._process)
+        if self.is_running:
+            stop_process(self._process)
         status, self._process = self._process.returncode, None
         return status
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait until the process ends by itself, and return its exit status."""
+        return self._running().wait(seconds)
 
     def kill(self) -> None:
         """End the process as a crash would."""

@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     from lifecyclehook_operator.handlers import run  # noqa: PLC0415  (kopf takes most of a second, crd and --help need none of it)
 
-    run(options)
-    return 0
+    return run(options)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from kubernetes.aio.client.exceptions import (
     NotFoundException,
     UnprocessableEntityException,
 )
-from kubernetes.aio.config import load_incluster_config, load_kube_config
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from lifecyclehook_operator.errors import KubernetesError, StaleError
 from lifecyclehook_operator.resource import (
@@ -45,6 +45,15 @@ class KubeClient:
     def __init__(self, api: ApiClient) -> None:
         self._objects = CustomObjectsApi(api)
         self._core = CoreV1Api(api)
+
+    async def is_crd_installed(self) -> bool:
+        """Return whether the API server serves our resource."""
+        with _kubernetes_errors():
+            try:
+                served = await self._objects.get_api_resources(GROUP, VERSION, _request_timeout=_TIMEOUT_SECONDS)
+            except NotFoundException:
+                return False
+        return any(each.name == PLURAL for each in served.resources)
 
     async def add_finalizer(self, resource: LifecycleHook, create_intent: str | None) -> LifecycleHook:
         """Put on our finalizer, and the fingerprint of the create call that is about to go out."""
@@ -134,12 +143,19 @@ class KubeClient:
 async def connect() -> AsyncIterator[KubeClient]:
     """Connect with the identity of the pod, or where there is none, of the kubeconfig (KUBECONFIG, ~/.kube/config)."""
     configuration = Configuration()
+    try:
+        await _load_configuration(configuration)
+    except ConfigException as error:
+        raise KubernetesError(f"no cluster to connect to: {error}") from error
+    async with ApiClient(configuration) as api:
+        yield KubeClient(api)
+
+
+async def _load_configuration(configuration: Configuration) -> None:
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    async with ApiClient(configuration) as api:
-        yield KubeClient(api)
 
 
 def _as_resource(body: object) -> LifecycleHook:

@@ -1,0 +1,146 @@
+"""Who the operator is in the cloud: by its own environment, or by a Secret beside the resource."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.controlplane import ControlPlane, free_ports
+from tests.harness import OperatorProcess
+from tests.simulator import Simulator
+from tests.workspace import Workspace, condition, ready
+
+
+@pytest.fixture(scope="module")
+def operator(cluster: ControlPlane, fast: dict[str, float]) -> Iterator[OperatorProcess]:
+    """An operator with no credentials of its own."""
+    with OperatorProcess(cluster, {}, **fast) as process:
+        yield process
+
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def clouds_yaml(cloud: Simulator, **auth: Any) -> dict[str, Any]:
+    own = cloud.credentials_env()
+    return {
+        "clouds": {
+            "otc": {
+                "region_name": own["OS_REGION_NAME"],
+                "auth": {
+                    "auth_url": own["OS_AUTH_URL"],
+                    "username": own["OS_USERNAME"],
+                    "password": own["OS_PASSWORD"],
+                    "user_domain_name": own["OS_USER_DOMAIN_NAME"],
+                    "project_name": own["OS_PROJECT_NAME"],
+                    **auth,
+                },
+            }
+        }
+    }
+
+
+def put_secret(workspace: Workspace, content: str, key: str = "clouds.yaml") -> None:
+    data = {key: base64.b64encode(content.encode()).decode()}
+    workspace.core.create_namespaced_secret(workspace.namespace, {"metadata": {"name": "otc"}, "data": data})
+
+
+def test_a_secret_of_the_namespace_serves(workspace: Workspace) -> None:
+    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud)))
+    workspace.create(credentialsRef={"secretName": "otc"})
+    assert workspace.wait_ready()["status"]["projectId"] == workspace.cloud.project_id
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_a_cloud_can_be_chosen_by_name(workspace: Workspace) -> None:
+    content = clouds_yaml(workspace.cloud)
+    content["clouds"]["other"] = content["clouds"].pop("otc")
+    put_secret(workspace, yaml.safe_dump(content))
+    workspace.create(credentialsRef={"secretName": "otc", "cloudName": "other"})
+    workspace.wait_ready()
+
+
+def test_without_any_credentials_the_status_says_so(workspace: Workspace) -> None:
+    workspace.create()
+    body = workspace.wait_reason("CredentialsNotFound")
+    assert "spec.credentialsRef" in ready(body)["message"]
+    assert condition(body, "Stalled")["status"] == "True"
+
+
+def test_a_secret_that_comes_later_is_found(workspace: Workspace) -> None:
+    workspace.create(credentialsRef={"secretName": "otc"})
+    body = workspace.wait_reason("CredentialsNotFound")
+    assert f"Secret {workspace.namespace}/otc" in ready(body)["message"]
+    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud)))
+    workspace.wait_ready()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("clouds: [", "not valid YAML", id="not-yaml"),
+        pytest.param("clouds: {}", "no cloud named 'otc'", id="no-such-cloud"),
+        pytest.param("clouds: {otc: {}}", "no mapping named auth", id="no-auth"),
+        pytest.param(
+            "clouds: {otc: {auth: {username: u, password: p-hidden}}}", "auth_url is missing", id="no-auth-url"
+        ),
+    ],
+)
+def test_a_malformed_secret_is_explained_without_its_content(workspace: Workspace, content: str, message: str) -> None:
+    put_secret(workspace, content)
+    workspace.create(credentialsRef={"secretName": "otc"})
+    body = workspace.wait_reason("CredentialsInvalid")
+    assert message in ready(body)["message"]
+    assert "p-hidden" not in str(body)
+
+
+def test_a_secret_without_clouds_yaml_is_explained(workspace: Workspace) -> None:
+    put_secret(workspace, "x", key="other.yaml")
+    workspace.create(credentialsRef={"secretName": "otc"})
+    assert "no key clouds.yaml" in ready(workspace.wait_reason("CredentialsInvalid"))["message"]
+
+
+def test_a_wrong_password_is_an_authentication_failure_and_no_call_to_as(
+    workspace: Workspace, operator: OperatorProcess
+) -> None:
+    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud, password="not-the-password")))
+    workspace.create(credentialsRef={"secretName": "otc"})
+    body = workspace.wait_reason("AuthenticationFailed")
+    assert body["status"]["error"]["operation"] == "authenticate"
+    assert body["status"]["error"]["httpStatus"] == 401
+    assert workspace.cloud.requests(group_id=workspace.group_id) == []
+    assert "not-the-password" not in str(body)
+    assert "not-the-password" not in operator.log.read_text()
+
+
+def test_an_unknown_project_is_explained(workspace: Workspace) -> None:
+    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud, project_name="eu-de_absent")))
+    workspace.create(credentialsRef={"secretName": "otc"})
+    body = workspace.wait(
+        "the project is not found",
+        lambda body: ready(body).get("reason") in ("CredentialsInvalid", "AuthenticationFailed"),
+    )
+    assert body["status"]["error"]["operation"] == "authenticate"
+
+
+def test_a_refused_connection_is_transient(workspace: Workspace) -> None:
+    (closed_port,) = free_ports(1)
+    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud, auth_url=f"http://127.0.0.1:{closed_port}/v3")))
+    workspace.create(credentialsRef={"secretName": "otc"})
+    body = workspace.wait_reason("CloudUnavailable")
+    assert "cannot connect to 127.0.0.1" in body["status"]["error"]["message"]
+    assert body["status"]["error"]["retry"] == "Backoff"
+
+
+def test_a_refused_connection_to_as_is_transient(workspace: Workspace) -> None:
+    (closed_port,) = free_ports(1)
+    content = clouds_yaml(workspace.cloud)
+    content["clouds"]["otc"]["as_endpoint_override"] = f"http://127.0.0.1:{closed_port}"
+    put_secret(workspace, yaml.safe_dump(content))
+    workspace.create(credentialsRef={"secretName": "otc"})
+    error = workspace.wait_reason("CloudUnavailable")["status"]["error"]
+    assert (error["operation"], error["retry"]) == ("create", "Backoff")

@@ -1,0 +1,122 @@
+"""The operator as a process: how it is started, limited to namespaces, watched and stopped."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.controlplane import ControlPlane, free_ports, start_process, stop_process
+from tests.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
+from tests.simulator import Simulator
+from tests.workspace import Workspace
+
+BIN = Path(sys.executable).parent
+
+
+def test_only_the_given_namespaces_are_served(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    with Workspace(cluster, cloud) as second, Workspace(cluster, cloud) as other:
+        namespaces = f"{workspace.namespace},{second.namespace}"
+        operator = OperatorProcess(
+            cluster, {**cloud.credentials_env(), "LIFECYCLEHOOK_OPERATOR_NAMESPACE": namespaces}, **fast
+        )
+        with operator:
+            other.create()
+            for served in (workspace, second):
+                served.create()
+                served.wait_ready()
+            body = other.get()
+            assert body is not None
+            assert "status" not in body
+
+
+def test_kopf_run_serves_as_well(cluster: ControlPlane, cloud: Simulator, workspace: Workspace) -> None:
+    (port,) = free_ports(1)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cluster.work_dir),
+        "KUBECONFIG": str(cluster.service_account_kubeconfig(OPERATOR, OPERATOR)),
+        **cloud.credentials_env(),
+    }
+    command = [str(BIN / "kopf"), "run", "-m", "lifecyclehook_operator.handlers", "--standalone"]
+    command += ["--namespace", workspace.namespace, "--liveness", f"http://127.0.0.1:{port}/healthz"]
+    process = start_process(command, log=cluster.work_dir / "kopf-run.log", env=environment)
+    try:
+        workspace.create()
+        workspace.wait_ready()
+        health = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+        assert health.json() == {"resources": 1}
+    finally:
+        stop_process(process)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_call_at_work_end_and_its_answer_reach_the_status(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float], signal_number: int
+) -> None:
+    options = {**fast, "cloud_timeout_seconds": 20}
+    operator = OperatorProcess(cluster, cloud.credentials_env(), namespace=workspace.namespace, **options)
+    with operator:
+        held = cloud.fault("create", group_id=workspace.group_id, hold=True)
+        workspace.create()
+        cloud.wait_for_request("create", workspace.group_id, state="held")
+        os.kill(operator.pid, signal_number)
+        eventually("the operator is stopping", lambda: "Signal" in operator.log.read_text())
+        cloud.release(held)
+        assert operator.wait() == 0
+    workspace.wait_ready(seconds=1)
+    assert len(cloud.requests(group_id=workspace.group_id)) == 1
+
+
+def test_half_a_set_of_credentials_fails_the_start(cluster: ControlPlane, cloud: Simulator) -> None:
+    environment = cloud.credentials_env()
+    del environment["OS_PASSWORD"]
+    with pytest.raises(RuntimeError, match="password is missing"), OperatorProcess(cluster, environment):
+        pass
+
+
+def test_without_a_cluster_it_says_so_and_waits_for_one(tmp_path: Path) -> None:
+    log = tmp_path / "operator.log"
+    environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(tmp_path / "absent")}
+    process = start_process([str(BIN / OPERATOR), "run", "--health-port=0"], log=log, env=environment)
+    try:
+        eventually("it says so", lambda: "no cluster to connect to" in log.read_text())
+        assert process.poll() is None
+    finally:
+        stop_process(process)
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, float]) -> None:
+    with ControlPlane() as fresh:
+        base = DEPLOY / "base"
+        fresh.kubectl("apply", "-f", base / "namespace.yaml", "-f", base / "rbac.yaml")
+        operator = OperatorProcess(fresh, cloud.credentials_env(), **fast)
+        operator.launch()
+        try:
+            eventually("the operator says so", lambda: "is not installed yet" in operator.log.read_text())
+            install(fresh)
+            with Workspace(fresh, cloud) as own:
+                own.create()
+                own.wait_ready()
+        finally:
+            operator.stop()
+
+
+def test_the_rights_of_deploy_are_enough(
+    cluster: ControlPlane, operator: OperatorProcess, workspace: Workspace
+) -> None:
+    workspace.create()
+    workspace.wait_ready()
+    workspace.delete()
+    workspace.wait_gone()
+    refused = [
+        event["requestURI"]
+        for event in cluster.audit_events(user=f"system:serviceaccount:{OPERATOR}:{OPERATOR}")
+        if event["responseStatus"]["code"] == httpx.codes.FORBIDDEN
+    ]
+    assert refused == []
