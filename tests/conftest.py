@@ -71,9 +71,9 @@ def fast() -> dict[str, float]:
     return TIMING
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, cloud: Simulator) -> Iterator[OperatorProcess]:
-    """One operator for the session, for all namespaces, with credentials of its own."""
+    """One operator for the module, for all namespaces, with credentials of its own."""
     with OperatorProcess(cluster, cloud.credentials_env(), **TIMING) as process:
         yield process
 

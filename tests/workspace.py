@@ -43,6 +43,11 @@ class Workspace:
             self.delete(hook["metadata"]["name"])
         self._api.close()
 
+    @property
+    def address(self) -> tuple[str, str, str, str]:
+        """Return group, version, namespace and plural, as the client's calls take them."""
+        return (*ADDRESS, self.namespace, PLURAL)
+
     def spec(self, **fields: Any) -> dict[str, Any]:
         """Return a spec that is good in this workspace, with some fields of the caller's."""
         spec = {
@@ -61,18 +66,18 @@ class Workspace:
             "metadata": {"name": name},
             "spec": self.spec(**fields),
         }
-        return self.objects.create_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL, body)
+        return self.objects.create_namespaced_custom_object(*self.address, body)
 
     def patch(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Merge a patch into a resource."""
         return self.objects.patch_namespaced_custom_object(
-            *ADDRESS, self.namespace, PLURAL, name, patch, _content_type="application/merge-patch+json"
+            *self.address, name, patch, _content_type="application/merge-patch+json"
         )
 
     def get(self, name: str = "hook") -> dict[str, Any] | None:
         """Return a resource, or None if it does not exist."""
         try:
-            return self.objects.get_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL, name)
+            return self.objects.get_namespaced_custom_object(*self.address, name)
         except client.ApiException as error:
             if error.status != 404:
                 raise
@@ -80,12 +85,12 @@ class Workspace:
 
     def all(self) -> list[dict[str, Any]]:
         """Return all resources of the namespace."""
-        return self.objects.list_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL)["items"]
+        return self.objects.list_namespaced_custom_object(*self.address)["items"]
 
     def delete(self, name: str = "hook") -> None:
         """Ask for the deletion of a resource, which may be gone already."""
         try:
-            self.objects.delete_namespaced_custom_object(*ADDRESS, self.namespace, PLURAL, name)
+            self.objects.delete_namespaced_custom_object(*self.address, name)
         except client.ApiException as error:
             if error.status != 404:
                 raise

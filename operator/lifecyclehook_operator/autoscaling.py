@@ -1,6 +1,7 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0905), for one project."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from lifecyclehook_operator.errors import Reason, TransientError
 from lifecyclehook_operator.resource import Hook
 from lifecyclehook_operator.transport import error_from_response, transport_errors
 
+#: How long a listing is kept for others who look at the same group at about the same time.
+_LISTING_KEPT_SECONDS = 10
 _API_PATH = "/autoscaling-api/v1"
 
 
@@ -47,6 +50,7 @@ class Project:
             limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
         )
         self._auth = TokenAuth(credentials, self._http)
+        self._listings: dict[str, tuple[float, asyncio.Task[list[Hook]]]] = {}
 
     async def get_id(self) -> str:
         """Return the project's ID, as the token tells it."""
@@ -59,12 +63,29 @@ class Project:
             del body["notification_metadata"]
         return self._parse(_HOOK, "create", await self._call("create", "POST", group_id, body))
 
-    async def list_hooks(self, group_id: str) -> list[Hook]:
-        """Return all hooks of a group (as_06_0902).
+    async def list_hooks(self, group_id: str, *, not_before: float) -> list[Hook]:
+        """Return all hooks of a group (as_06_0902), as they were at `not_before` (of time.monotonic) or later.
 
-        Hooks are always read this way: the path that reads a single one means the list if its name is "list".
+        One call serves all who ask for the same group at about the same time. Hooks are always read this way: the path
+        that reads a single one means the list if its name is "list".
         """
-        return self._parse(_HOOK_LIST, "list", await self._call("list", "GET", f"{group_id}/list")).lifecycle_hooks
+        started_at, listing = self._listings.get(group_id, (0.0, None))
+        if listing is None or started_at < not_before:
+            listing = asyncio.create_task(self._list_hooks(group_id))
+            self._listings[group_id] = (time.monotonic(), listing)
+        return await asyncio.shield(listing)  # one waiter's cancellation is not the others'
+
+    async def _list_hooks(self, group_id: str) -> list[Hook]:
+        try:
+            response = await self._call("list", "GET", f"{group_id}/list")
+            return self._parse(_HOOK_LIST, "list", response).lifecycle_hooks
+        finally:
+            own = self._listings.get(group_id)
+            asyncio.get_running_loop().call_later(_LISTING_KEPT_SECONDS, self._forget_listing, group_id, own)
+
+    def _forget_listing(self, group_id: str, listing: object) -> None:
+        if self._listings.get(group_id) is listing:
+            del self._listings[group_id]
 
     async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
         """Change these fields of a hook, leave the others, and return it as AS answers it (as_06_0904)."""

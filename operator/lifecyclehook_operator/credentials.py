@@ -1,5 +1,8 @@
 """Who we are and where to call: read from a clouds.yaml in a Secret, or from the operator's own environment."""
 
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
 import yaml
@@ -7,8 +10,26 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, Vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lifecyclehook_operator.errors import CredentialsError, Reason
+from lifecyclehook_operator.resource import FINALIZER
 
 SECRET_KEY = "clouds.yaml"  # noqa: S105  (the name of a key, not a secret)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A Secret, decoded; its content is not shown where this is printed."""
+
+    content: Mapping[str, str] = field(repr=False)
+    #: Whether it has our finalizer.
+    is_held: bool
+
+    @classmethod
+    def from_object(cls, body: Mapping[str, Any]) -> Self:
+        """Read a v1 Secret."""
+        data = body.get("data") or {}
+        content = {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+        return cls(content, is_held=FINALIZER in (body["metadata"].get("finalizers") or ()))
+
 
 _NonEmpty = Annotated[str, Field(min_length=1)]
 

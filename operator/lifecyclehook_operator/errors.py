@@ -25,7 +25,9 @@ class Reason(StrEnum):
 
     AVAILABLE = "Available"
     INVALID_SPEC = "InvalidSpec"
+    CONFLICT = "Conflict"
     ALREADY_EXISTS = "AlreadyExists"
+    DRIFTED = "Drifted"
     CREDENTIALS_NOT_FOUND = "CredentialsNotFound"
     CREDENTIALS_INVALID = "CredentialsInvalid"
     AUTHENTICATION_FAILED = "AuthenticationFailed"
@@ -60,7 +62,7 @@ class CallError(Exception):
         Args:
             reason: why, for the Ready condition.
             message: what the cloud answered, or why there was no answer.
-            operation: validate, authenticate, list, create, adopt, modify or delete.
+            operation: validate, authenticate, claim, list, create, adopt, modify or delete.
             http_status: of the answer, if there was one.
             code: of the answer, such as AS.7038, if there was one.
             request_id: of the answer, if there was one.
@@ -176,6 +178,7 @@ HTTP_STATUSES: Mapping[int, Rule] = {
 _NEEDS_HUMAN = frozenset(
     {
         Reason.INVALID_SPEC,
+        Reason.CONFLICT,
         Reason.ALREADY_EXISTS,
         Reason.CREDENTIALS_NOT_FOUND,
         Reason.CREDENTIALS_INVALID,
@@ -187,6 +190,7 @@ _NEEDS_HUMAN = frozenset(
 
 _ADVICE: Mapping[Reason, str] = {
     Reason.INVALID_SPEC: "Correct the spec.",
+    Reason.CONFLICT: "Delete one of the two, or give them different hooks.",
     Reason.ALREADY_EXISTS: "Choose another name, delete that hook, or set spec.adoptionPolicy to Always.",
     Reason.CREDENTIALS_NOT_FOUND: "Provide the credentials.",
     Reason.CREDENTIALS_INVALID: "Correct the credentials.",

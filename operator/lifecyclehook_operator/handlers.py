@@ -1,29 +1,33 @@
-"""kopf's side: it watches, and each thing it tells of is noted in the schedule. The only module that imports kopf."""
+"""kopf's side: it watches, and each thing it tells of is noted where it matters. The only module that imports kopf."""
 
 import logging
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import kopf
 
 from lifecyclehook_operator import kubeclient
+from lifecyclehook_operator.access import Access, SecretStore
 from lifecyclehook_operator.autoscaling import Projects
-from lifecyclehook_operator.credentials import read_environment
-from lifecyclehook_operator.errors import CredentialsError, KubernetesError
+from lifecyclehook_operator.credentials import Secret, read_environment
+from lifecyclehook_operator.errors import CredentialsError, KubernetesError, StaleError
 from lifecyclehook_operator.reconcile import Reconciler, Timing
-from lifecyclehook_operator.resource import GROUP, PLURAL, VERSION, LifecycleHook
+from lifecyclehook_operator.resource import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
 from lifecyclehook_operator.schedule import Schedule
 from lifecyclehook_operator.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 #: These log each request, watch event and probe, and say nothing that our own lines don't.
 _CHATTY_LOGGERS = ("httpx", "httpcore", "aiohttp.access", "kopf.objects", "kopf.activities.probe", "kubernetes")
-
-
 _START_RETRY_SECONDS = 3
+_SECRETS = ("", "v1", "secrets")
 
 
 @kopf.on.startup()
-async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401
+async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **kwargs: Any) -> None:  # noqa: ANN401
     """Set kopf up to do nothing but watch, connect to both sides, and begin the schedule."""
     settings.posting.enabled = False
     settings.scanning.disabled = True  # what it would look for is waited for here, with fewer rights
@@ -31,42 +35,79 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.networking.connect_timeout = 10
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 240  # ends a watch that has gone silent unnoticed
+    settings.watching.label_selectors[_SECRETS] = IN_USE_LABEL
     options: Settings = memo.get("options") or Settings()
     try:
         own_credentials = read_environment()
     except CredentialsError as error:
         raise kopf.PermanentError(str(error)) from error
-    memo.stack = stack = AsyncExitStack()
-    try:
-        kubernetes = await stack.enter_async_context(kubeclient.connect())
-        is_installed = await kubernetes.is_crd_installed()
-    except KubernetesError as error:
-        await stack.aclose()
-        raise kopf.TemporaryError(str(error), delay=_START_RETRY_SECONDS) from error
-    if not is_installed:
-        await stack.aclose()
-        raise kopf.TemporaryError(f"the CRD {PLURAL}.{GROUP} is not installed yet", delay=_START_RETRY_SECONDS)
-    projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
-    stack.push_async_callback(projects.aclose)
-    timing = Timing(
-        resync=options.resync_interval_seconds,
-        backoff_min=options.backoff_min_seconds,
-        backoff_max=options.backoff_max_seconds,
-        slow_min=options.slow_retry_min_seconds,
-        slow_max=options.slow_retry_max_seconds,
-    )
-    memo.schedule = Schedule(Reconciler(kubernetes, projects, own_credentials, timing).reconcile)
-    stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+    async with AsyncExitStack() as stack:
+        try:
+            kubernetes = await stack.enter_async_context(kubeclient.connect())
+            is_installed = await kubernetes.is_crd_installed()
+        except KubernetesError as error:
+            raise kopf.TemporaryError(str(error), delay=_START_RETRY_SECONDS) from error
+        if not is_installed:
+            raise kopf.TemporaryError(f"the CRD {PLURAL}.{GROUP} is not installed yet", delay=_START_RETRY_SECONDS)
+        projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
+        stack.push_async_callback(projects.aclose)
+        timing = Timing(
+            resync=options.resync_interval_seconds,
+            backoff_min=options.backoff_min_seconds,
+            backoff_max=options.backoff_max_seconds,
+            slow_min=options.slow_retry_min_seconds,
+            slow_max=options.slow_retry_max_seconds,
+        )
+        memo.claims = kwargs["claims"]
+        memo.secrets = SecretStore(kubernetes)
+        access = Access(memo.secrets, projects, own_credentials)
+        memo.schedule = Schedule(Reconciler(kubernetes, access, timing, partial(_find_rivals, memo)).reconcile)
+        stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+        memo.stack = stack.pop_all()
+
+
+def _find_rivals(memo: kopf.Memo, resource: LifecycleHook) -> Iterator[LifecycleHook]:
+    for uid in memo.claims.get(("hook", *resource.claimed_hook), ()):
+        rival: LifecycleHook | None = memo.schedule.newest(uid)
+        if rival is None:  # the index knows more than has been handled so far, right after the start
+            raise StaleError("another resource that claims this hook has not been seen yet")
+        if uid != resource.uid:
+            yield rival
+
+
+@kopf.index(GROUP, VERSION, PLURAL)
+def claims(spec: kopf.Spec, namespace: str | None, name: str, uid: str, **_: Any) -> Mapping[Any, str]:  # noqa: ANN401
+    """Keep which resources refer to a hook, an AS group and a Secret; it is complete before the first pass begins."""
+    group_id = spec.get("scalingGroupId", "")
+    keys = [("hook", group_id, spec.get("lifecycleHookName", name)), ("group", group_id)]
+    if reference := spec.get("credentialsRef"):
+        keys.append(("secret", namespace, reference["secretName"]))
+    return dict.fromkeys(keys, uid)
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL)
-async def notice(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
+async def notice_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
     """Pass on what the API server tells of a resource, be it from the list at the start or from the watch."""
     resource = LifecycleHook(event["object"])
-    if event["type"] == "DELETED":
-        memo.schedule.forget(resource.uid)
-    else:
+    if event["type"] != "DELETED":
         memo.schedule.notice(resource)
+        return
+    memo.schedule.forget(resource.uid)
+    memo.schedule.retry(memo.claims.get(("group", resource.claimed_hook[0]), ()))  # a place has become free, or a name
+    if resource.secret is not None and ("secret", *resource.secret) not in memo.claims:
+        await memo.secrets.release(resource.secret)
+
+
+@kopf.on.event(*_SECRETS, labels={IN_USE_LABEL: kopf.PRESENT})
+async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
+    """Take up a changed Secret at once, and let go of one that nothing needs any more."""
+    body: Mapping[str, Any] = event["object"]
+    key = (body["metadata"]["namespace"], body["metadata"]["name"])
+    is_gone = event["type"] == "DELETED"
+    if memo.secrets.notice(key, None if is_gone else Secret.from_object(body)):
+        memo.schedule.retry(memo.claims.get(("secret", *key), ()))
+    if ("secret", *key) not in memo.claims:
+        await memo.secrets.release(key)
 
 
 @kopf.on.probe(id="resources")

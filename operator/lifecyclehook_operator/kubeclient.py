@@ -1,10 +1,9 @@
 """What we read and write ourselves at the API server; watching is kopf's."""
 
-import base64
 import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +17,14 @@ from kubernetes.aio.client.exceptions import (
 )
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
+from lifecyclehook_operator.credentials import Secret
 from lifecyclehook_operator.errors import KubernetesError, StaleError
 from lifecyclehook_operator.resource import (
     API_VERSION,
     CREATE_INTENT_ANNOTATION,
     FINALIZER,
     GROUP,
+    IN_USE_LABEL,
     KIND,
     PLURAL,
     VERSION,
@@ -113,14 +114,38 @@ class KubeClient:
                 "events.k8s.io", "v1", resource.namespace, "events", event, _request_timeout=_TIMEOUT_SECONDS
             )
 
-    async def read_secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """Return the decoded content of a Secret, or None if it does not exist."""
+    async def read_secret(self, namespace: str, name: str) -> Secret | None:
+        """Return a Secret, or None if it does not exist."""
         with _kubernetes_errors():
             try:
                 secret = await self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUT_SECONDS)
             except NotFoundException:
                 return None
-        return {key: base64.b64decode(value).decode(errors="replace") for key, value in (secret.data or {}).items()}
+        return Secret.from_object(secret.to_dict())
+
+    async def hold_secret(self, namespace: str, name: str) -> Secret:
+        """Put our finalizer and label on a Secret, and return it."""
+        return await self._patch_secret(namespace, name, {"finalizers": [FINALIZER], "labels": {IN_USE_LABEL: "true"}})
+
+    async def release_secret(self, namespace: str, name: str) -> None:
+        """Take our finalizer and label off a Secret, which may be gone already."""
+        with suppress(StaleError):
+            await self._patch_secret(
+                namespace, name, {"$deleteFromPrimitiveList/finalizers": [FINALIZER], "labels": {IN_USE_LABEL: None}}
+            )
+
+    async def _patch_secret(self, namespace: str, name: str, metadata: Mapping[str, Any]) -> Secret:
+        # A strategic merge patch changes single finalizers of the list, whoever else changes others meanwhile.
+        with _kubernetes_errors():
+            secret = await self._core.patch_namespaced_secret(
+                name,
+                namespace,
+                {"metadata": dict(metadata)},
+                field_manager=COMPONENT,
+                _request_timeout=_TIMEOUT_SECONDS,
+                _content_type="application/strategic-merge-patch+json",
+            )
+        return Secret.from_object(secret.to_dict())
 
     async def _patch_metadata(self, resource: LifecycleHook, metadata: Mapping[str, Any]) -> LifecycleHook:
         """Merge into the metadata, unless the object has changed since it was read."""

@@ -3,32 +3,35 @@
 `decide` is the table of that, `Reconciler` carries out what it says. Neither knows what woke the pass up.
 """
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, Protocol, Self
+from weakref import WeakValueDictionary
 
 from pydantic.alias_generators import to_camel
 
-from lifecyclehook_operator.autoscaling import Project, Projects
-from lifecyclehook_operator.credentials import SECRET_KEY, Credentials, read_clouds_yaml
+from lifecyclehook_operator.access import Access
+from lifecyclehook_operator.autoscaling import Project
 from lifecyclehook_operator.errors import (
     ABSENT_CODES,
     HOOK_MAY_EXIST_CODES,
     CallError,
-    CredentialsError,
     InvalidError,
     KubernetesError,
     Reason,
+    TransientError,
     UnexpectedError,
     WaitingError,
 )
 from lifecyclehook_operator.resource import Hook, InvalidResourceError, LifecycleHook, LifecycleHookSpec
-from lifecyclehook_operator.status import Failed, Happening, InSync, Released, next_status, status_patch
+from lifecyclehook_operator.status import Drifted, Failed, Happening, InSync, Released, next_status, status_patch
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Action(Enum):
     CREATE = auto()
     MODIFY = auto()
     KEEP = auto()
+    REPORT = auto()
     REFUSE = auto()
     DELETE = auto()
     RELEASE = auto()
@@ -66,17 +70,25 @@ class Claim:
     attempted: bool
 
 
-def decide(spec: LifecycleHookSpec, is_deleting: bool, observed: Hook | Unseen, claim: Claim) -> Action:
-    """Return what brings the hook nearer to what is wanted of it: there as the spec says, or gone if is_deleting."""
+def decide(
+    spec: LifecycleHookSpec, is_deleting: bool, observed: Hook | Unseen, claim: Claim, *, is_applied: bool = False
+) -> Action:
+    """Return what brings the hook nearer to what is wanted of it: there as the spec says, or gone if is_deleting.
+
+    Where this very spec has been applied before (is_applied), what differs has drifted.
+    """
+    leave_drift = claim.owned and is_applied and spec.drift_policy == "Report"
     match observed:
         case _ if is_deleting:
             return _decide_deletion(spec, observed, claim)
         case Unseen.UNKNOWN:
             return Action.OBSERVE if claim.owned or claim.attempted else Action.CREATE
         case Unseen.ABSENT:
-            return Action.CREATE
+            return Action.REPORT if leave_drift else Action.CREATE
         case Hook() if not _difference(observed, spec):
             return Action.KEEP if claim.owned or spec.adoption_policy != "Never" else Action.REFUSE
+        case _ if leave_drift:
+            return Action.REPORT
         case _:
             return Action.MODIFY if claim.owned or spec.adoption_policy == "Always" else Action.REFUSE
 
@@ -104,9 +116,6 @@ class Kubernetes(Protocol):
     async def publish_event(self, resource: LifecycleHook, happening: Happening) -> None:
         """Publish an Event about the resource."""
 
-    async def read_secret(self, namespace: str, name: str) -> Mapping[str, str] | None:
-        """Return the decoded content of a Secret, or None if it does not exist."""
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -117,6 +126,11 @@ class Timing:
     backoff_max: float
     slow_min: float
     slow_max: float
+
+    def until_look(self, group_id: str) -> float:
+        """Return the wait until the next look at a hook, at the same moment for all of a group: one call serves."""
+        phase = zlib.crc32(group_id.encode()) / 2**32 * self.resync
+        return self.resync - (time.monotonic() - phase) % self.resync
 
     def after_failure(self, error: CallError, failures: int) -> float:
         """Return the wait after so many failures in a row: at least what the cloud's Retry-After asks for."""
@@ -137,8 +151,9 @@ def jitter(seconds: float) -> float:
 class Memory:
     """What is remembered of a resource from pass to pass; nothing that a restart may not lose."""
 
-    #: Generation, and whether it was being deleted, of the resource that the last pass acted upon.
-    handled: tuple[int, bool] | None = None
+    #: What the last pass that was carried out was asked for.
+    handled: tuple[object, ...] | None = None
+    #: When to look again although nothing else is asked for, of time.monotonic.
     due_at: float = 0
     failures: int = 0
     #: The hook that AS answered and that is this resource's, until the status says so.
@@ -159,12 +174,24 @@ class Reconciler:
     """Makes passes: observe, decide, act, write the status if it changed, say when to look again."""
 
     def __init__(
-        self, kubernetes: Kubernetes, projects: Projects, own_credentials: Credentials | None, timing: Timing
+        self,
+        kubernetes: Kubernetes,
+        access: Access,
+        timing: Timing,
+        find_rivals: Callable[[LifecycleHook], Iterable[LifecycleHook]],
     ) -> None:
+        """
+        Args:
+            kubernetes: where to write.
+            access: who may call which project.
+            timing: how long to wait.
+            find_rivals: returns the other resources that claim the same hook, as they are at this moment.
+        """
         self._kubernetes = kubernetes
-        self._projects = projects
-        self._own_credentials = own_credentials
+        self._access = access
         self._timing = timing
+        self._find_rivals = find_rivals
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def reconcile(self, resource: LifecycleHook, memory: Memory) -> tuple[LifecycleHook, float]:
         """Make one pass.
@@ -172,92 +199,97 @@ class Reconciler:
         Returns the resource as it then is, and the seconds until the next look.
         Raises KubernetesError if the API server refuses a write or can't be reached.
         """
-        current = (resource.generation, resource.is_deleting)
         if resource.is_deleting and not resource.has_finalizer:
             return resource, FOREVER
         if memory.handled is None and _is_settled(resource):
-            memory.handled = current
-            memory.due_at = time.monotonic() + self._timing.resync * random.random()  # noqa: S311  (no secret)
-        if memory.handled == current and (wait := memory.due_at - time.monotonic()) > 0:
+            memory.handled = resource.request
+            memory.due_at = time.monotonic() + self._timing.until_look(resource.claimed_hook[0])
+        if memory.handled == resource.request and (wait := memory.due_at - time.monotonic()) > 0:
             return resource, wait
-        if memory.handled != current:
+        if memory.handled != resource.request:
             memory.failures = 0
-        outcome: InSync | Released | Failed
+            memory.due_at = time.monotonic()
+        # Resources that claim the same hook take turns, so that each sees what the other has done.
+        async with self._locks.setdefault(resource.claimed_hook, asyncio.Lock()):
+            return await self._make_pass(resource, memory)
+
+    async def _make_pass(self, resource: LifecycleHook, memory: Memory) -> tuple[LifecycleHook, float]:
+        request = resource.request
+        outcome: InSync | Drifted | Released | Failed
         try:
-            outcome = await self._converge(resource, memory, look_first=memory.handled == current)
+            outcome = await self._converge(resource, memory)
         except CallError as error:
             outcome = Failed(error)
         if isinstance(outcome, Released):
             await self._kubernetes.remove_finalizer(resource)
             await self._tell(resource, outcome.happening)
             return resource, FOREVER
-        resource = await self._write_status(resource, memory, outcome)
+        if not (isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error)):
+            resource = await self._write_status(resource, memory, outcome)
         if isinstance(outcome, Failed):
             memory.failures += 1
             delay = self._timing.after_failure(outcome.error, memory.failures)
         else:
             memory.failures = 0
-            delay = jitter(self._timing.resync)
-        memory.handled = current
+            delay = self._timing.until_look(resource.claimed_hook[0])
+        memory.handled = request
         memory.due_at = time.monotonic() + delay
         return resource, delay
 
-    async def _converge(self, resource: LifecycleHook, memory: Memory, *, look_first: bool) -> InSync | Released:
+    async def _converge(self, resource: LifecycleHook, memory: Memory) -> InSync | Drifted | Released:
+        if resource.is_deleting and resource.is_force_released:
+            return Released(
+                Happening("Warning", "ForceReleased", "released without a call to AS, as an admin asked for")
+            )
         claim = Claim(
             owned=resource.status.lifecycle_hook is not None or memory.answered is not None,
             attempted=memory.look_before_create,
         )
         try:
-            spec = resource.spec()
+            spec = _find_spec(resource)
         except InvalidResourceError as error:
             if resource.is_deleting and not (claim.owned or claim.attempted):
                 return Released()
             raise InvalidError(Reason.INVALID_SPEC, str(error), operation="validate") from error
         if decide(spec, resource.is_deleting, Unseen.UNKNOWN, claim) is Action.RELEASE:
             return Released()  # asks for no credentials, which may be gone by now
-        project = await self._find_project(resource, spec)
-        believed = None if look_first else memory.answered or resource.status.lifecycle_hook
+        project = await self._access.find_project(resource, spec)
+        if owner := await self._find_owner(resource, project):
+            if resource.is_deleting:
+                return Released()
+            raise WaitingError(
+                Reason.CONFLICT,
+                f"LifecycleHook {owner} owns the hook {spec.lifecycle_hook_name} of this AS group",
+                operation="claim",
+            )
+        # What differs from an applied spec can only be seen in AS; else the status says what there is to change.
+        believed = None if resource.is_applied else memory.answered or resource.status.lifecycle_hook
         async with project.slots:
             return await _Pass(
                 self._kubernetes, project, memory, spec, resource, claim, observed=believed or Unseen.UNKNOWN
             ).run()
 
-    async def _find_project(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Project:
-        """Return the project to work in.
+    async def _find_owner(self, resource: LifecycleHook, project: Project) -> LifecycleHook | None:
+        """Return the resource that comes before this one as the owner of the hook, or None.
 
-        Raises CredentialsError if there are no credentials, or if they are for another project than the hook lives in.
+        Only who can reach the same project counts: nobody can bar others from a hook by naming it.
         """
-        project = self._projects.get(await self._find_credentials(resource.namespace, spec))
-        project_id = await project.get_id()
-        if resource.status.project_id not in ("", project_id):
-            raise CredentialsError(
-                Reason.CREDENTIALS_INVALID,
-                f"the credentials are for project {project_id}, but the hook lives in {resource.status.project_id}",
-                operation="authenticate",
-            )
-        return project
+        for rival in sorted(self._find_rivals(resource), key=lambda rival: rival.precedence):
+            if rival.precedence > resource.precedence:
+                return None
+            try:
+                rival_project = await self._access.find_project(rival, rival.spec())
+                is_same_project = await rival_project.get_id() == await project.get_id()
+            except (CallError, InvalidResourceError) as error:
+                logger.debug("%s: %s does not count as an owner: %s", resource, rival, error)
+                continue
+            if is_same_project:
+                return rival
+        return None
 
-    async def _find_credentials(self, namespace: str, spec: LifecycleHookSpec) -> Credentials:
-        reference = spec.credentials_ref
-        if reference is None:
-            if self._own_credentials is None:
-                raise CredentialsError(
-                    Reason.CREDENTIALS_NOT_FOUND,
-                    "spec.credentialsRef names no Secret, and the operator has no credentials of its own",
-                    operation="authenticate",
-                )
-            return self._own_credentials
-        source = f"Secret {namespace}/{reference.secret_name}"
-        secret = await self._kubernetes.read_secret(namespace, reference.secret_name)
-        if secret is None:
-            raise CredentialsError(Reason.CREDENTIALS_NOT_FOUND, f"{source} does not exist", operation="authenticate")
-        if SECRET_KEY not in secret:
-            raise CredentialsError(
-                Reason.CREDENTIALS_INVALID, f"{source} has no key {SECRET_KEY}", operation="authenticate"
-            )
-        return read_clouds_yaml(secret[SECRET_KEY], reference.cloud_name, source)
-
-    async def _write_status(self, resource: LifecycleHook, memory: Memory, outcome: InSync | Failed) -> LifecycleHook:
+    async def _write_status(
+        self, resource: LifecycleHook, memory: Memory, outcome: InSync | Drifted | Failed
+    ) -> LifecycleHook:
         """Write the status, and tell of what happened, if there is anything new."""
         status = next_status(resource.status, outcome, resource.generation, datetime.now(UTC))
         if patch := status_patch(resource.body.get("status"), status):
@@ -294,17 +326,22 @@ class _Pass:
     observed: Hook | Unseen
     happening: Happening | None = None
 
-    async def run(self) -> InSync | Released:
+    async def run(self) -> InSync | Drifted | Released:
         for _ in range(_MAX_STEPS):
-            match decide(self.spec, self.resource.is_deleting, self.observed, self.claim), self.observed:
+            action = decide(
+                self.spec, self.resource.is_deleting, self.observed, self.claim, is_applied=self.resource.is_applied
+            )
+            match action, self.observed:
                 case Action.OBSERVE, _:
-                    await self._observe()
+                    await self._observe(not_before=self.memory.due_at)
                 case Action.CREATE, _:
                     await self._create()
                 case Action.MODIFY, Hook() as hook:
                     await self._modify(hook)
                 case Action.KEEP, Hook() as hook:
                     return await self._keep(hook)
+                case Action.REPORT, observed:
+                    return self._report(observed)
                 case Action.REFUSE, Hook() as hook:
                     raise self._refusal(hook)
                 case Action.DELETE, _:
@@ -319,11 +356,11 @@ class _Pass:
     def _path(self) -> tuple[str, str]:
         return self.spec.scaling_group_id, self.spec.lifecycle_hook_name
 
-    async def _observe(self) -> None:
+    async def _observe(self, not_before: float) -> None:
         """Look the hook up, and see whether it comes from this resource's create call."""
         group_id, name = self._path
         try:
-            hooks = await self.project.list_hooks(group_id)
+            hooks = await self.project.list_hooks(group_id, not_before=not_before)
         except CallError as error:
             if error.code not in ABSENT_CODES:
                 raise
@@ -348,7 +385,10 @@ class _Pass:
         except CallError as error:
             await self._look_after_failed_create(error)
         else:
-            self._own(hook, "Created", f"created hook {name} in AS group {group_id}")
+            if self.claim.owned:
+                self._own(hook, "Repaired", "created again in AS, where it was gone")
+            else:
+                self._own(hook, "Created", f"created hook {name} in AS group {group_id}")
 
     async def _look_after_failed_create(self, error: CallError) -> None:
         """Look the hook up if the create call may have had its effect all the same, or it was there; else raise."""
@@ -357,7 +397,7 @@ class _Pass:
         elif error.code not in HOOK_MAY_EXIST_CODES:
             raise error
         try:
-            await self._observe()
+            await self._observe(not_before=time.monotonic())
         except CallError as second_error:
             raise error from second_error
         if self.observed is Unseen.ABSENT:
@@ -374,7 +414,11 @@ class _Pass:
             self.observed = Unseen.ABSENT
             return
         fields = ", ".join(map(to_camel, changes))
-        if self.claim.owned:
+        if self.claim.owned and self.resource.is_applied:
+            self._own(
+                modified, "Repaired", f"repaired in AS, where somebody else had set {_describe_drift(hook, self.spec)}"
+            )
+        elif self.claim.owned:
             self._own(modified, "Modified", f"modified {fields} of hook {hook.lifecycle_hook_name}")
         else:
             self._own(modified, "Adopted", f"adopted hook {hook.lifecycle_hook_name} and modified its {fields}")
@@ -383,7 +427,17 @@ class _Pass:
         await self._make_orphan_proof(self.resource.create_intent)
         if not self.claim.owned:
             self._own(hook, "Adopted", f"adopted hook {hook.lifecycle_hook_name}, which is as wanted")
-        return InSync(hook, await self.project.get_id(), self.happening)
+        return InSync(hook, await self.project.get_id(), self.spec.scaling_group_id, self.happening)
+
+    def _report(self, observed: Hook | Unseen) -> Drifted:
+        if isinstance(observed, Hook):
+            what = f"somebody else has set {_describe_drift(observed, self.spec)} in AS"
+        else:
+            what = "somebody else has deleted the hook in AS"
+        return Drifted(
+            observed if isinstance(observed, Hook) else None,
+            f"{what}, and spec.driftPolicy is Report. Change the spec, or set spec.driftPolicy to Repair.",
+        )
 
     def _refusal(self, hook: Hook) -> WaitingError:
         fields = ", ".join(map(to_camel, _difference(hook, self.spec)))
@@ -423,6 +477,44 @@ def _is_settled(resource: LifecycleHook) -> bool:
         and resource.status.observed_generation == resource.generation
         and ready is not None
         and ready.status == "True"
+    )
+
+
+def _find_spec(resource: LifecycleHook) -> LifecycleHookSpec:
+    """Return the spec; one that is to be deleted is deleted where it is.
+
+    Raises InvalidResourceError if the spec breaks a rule, or names another hook than it did: an older CRD let it pass.
+    """
+    spec, status = resource.spec(), resource.status
+    if status.lifecycle_hook is None:
+        return spec
+    for field, now, before in (
+        ("scaling_group_id", spec.scaling_group_id, status.scaling_group_id),
+        ("lifecycle_hook_name", spec.lifecycle_hook_name, status.lifecycle_hook.lifecycle_hook_name),
+    ):
+        if before in ("", now):
+            continue
+        if not resource.is_deleting:
+            raise InvalidResourceError(f"spec.{to_camel(field)} cannot be changed: it was {before!r}")
+        spec = spec.model_copy(update={field: before})
+    return spec
+
+
+def _is_login_trouble_of_a_look(resource: LifecycleHook, error: CallError) -> bool:
+    """Whether all that is wrong is that IAM can't be asked for a token to look at a hook that was fine."""
+    return (
+        resource.is_applied
+        and not resource.is_deleting
+        and isinstance(error, TransientError)
+        and error.operation == "authenticate"
+    )
+
+
+def _describe_drift(hook: Hook, spec: LifecycleHookSpec) -> str:
+    observed = hook.hook_fields()
+    return ", ".join(
+        f"{to_camel(name)} to {observed[name]!r} instead of {wanted!r}"
+        for name, wanted in _difference(hook, spec).items()
     )
 
 

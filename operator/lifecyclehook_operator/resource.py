@@ -18,10 +18,18 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "LifecycleHook"
 PLURAL = "lifecyclehooks"
 
+#: On a resource: its hook may be in AS. On a Secret: a resource that is there needs it.
 FINALIZER = f"{GROUP}/lifecyclehook"
+#: On a Secret that has our finalizer, so that these can be watched and no others.
+IN_USE_LABEL = f"{GROUP}/in-use"
 #: Written together with the finalizer, before the create call goes out: the fingerprint of that call. A hook found
 #: after a crash is ours if its fields have this fingerprint, even if the spec has been edited since.
 CREATE_INTENT_ANNOTATION = f"{GROUP}/create-intent"
+
+#: A new value makes the operator look at once.
+RECONCILE_AT_ANNOTATION = f"{GROUP}/reconcile-at"
+#: "true" lets a resource that is being deleted go without AS; what is there stays there.
+FORCE_RELEASE_ANNOTATION = f"{GROUP}/force-release"
 
 HOOK_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,32}$"
 
@@ -104,6 +112,10 @@ class LifecycleHookSpec(_Model):
         description="Whether to take over a hook of this name that this operator did not create: Identical only if its "
         "fields are as wanted, Always (and modify it), or Never.",
     )
+    drift_policy: Literal["Repair", "Report"] = Field(
+        default="Repair",
+        description="What to do when somebody else has changed or deleted the hook in AS: Repair or only Report it.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -161,7 +173,9 @@ class Condition(_Model):
 class ErrorStatus(_Model):
     """The failed call that keeps the hook from being as wanted."""
 
-    operation: str = Field(description="What failed: validate, authenticate, list, create, adopt, modify or delete.")
+    operation: str = Field(
+        description="What failed: validate, authenticate, claim, list, create, adopt, modify or delete."
+    )
     http_status: int | None = Field(default=None, description="HTTP status of the answer, if there was one.")
     code: str = Field(default="", description="Error code of the answer, for example AS.7038, if there was one.")
     message: str = Field(description="What the cloud answered, or why there was no answer.")
@@ -184,7 +198,11 @@ class LifecycleHookStatus(_Model):
         description="Ready: the hook in AS is as wanted. Stalled: only a human can help.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
+    applied_generation: int | None = Field(
+        default=None, description="The metadata.generation that the hook in AS was last brought in line with."
+    )
     project_id: str = Field(default="", description="ID of the project that the hook lives in.")
+    scaling_group_id: str = Field(default="", description="ID of the AS group that the hook lives in.")
     lifecycle_hook: Hook | None = Field(default=None, description="The hook as AS last answered it.")
     error: ErrorStatus | None = Field(default=None, description="Present only while the last call failed.")
 
@@ -218,11 +236,42 @@ class LifecycleHook:
         self.is_deleting = "deletionTimestamp" in self.metadata
         self.finalizers: Sequence[str] = self.metadata.get("finalizers", ())
         self.has_finalizer = FINALIZER in self.finalizers
-        self.create_intent: str | None = self.metadata.get("annotations", {}).get(CREATE_INTENT_ANNOTATION)
+        annotations: Mapping[str, str] = self.metadata.get("annotations", {})
+        self.create_intent = annotations.get(CREATE_INTENT_ANNOTATION)
+        self.is_force_released = annotations.get(FORCE_RELEASE_ANNOTATION) == "true"
+        #: Changes with whatever asks for a pass: the spec, deletion, or a word from an admin.
+        self.request = (
+            self.generation,
+            self.is_deleting,
+            self.is_force_released,
+            annotations.get(RECONCILE_AT_ANNOTATION),
+        )
         self.status = LifecycleHookStatus.model_validate(body.get("status", {}))
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the hook in AS has once been brought in line with this very spec."""
+        return self.status.applied_generation == self.generation
+
+    @property
+    def claimed_hook(self) -> tuple[str, str]:
+        """AS group and name of the hook that this resource is for, valid or not."""
+        spec = self.body.get("spec", {})
+        return spec.get("scalingGroupId", ""), spec.get("lifecycleHookName", self.name)
+
+    @property
+    def secret(self) -> tuple[str, str] | None:
+        """Namespace and name of the Secret that the resource refers to, if it does."""
+        reference = self.body.get("spec", {}).get("credentialsRef")
+        return (self.namespace, reference.get("secretName", "")) if reference else None
+
+    @property
+    def precedence(self) -> tuple[bool, str, str]:
+        """Orders resources that claim one hook, the owner first: who has it, then who is older."""
+        return self.status.lifecycle_hook is None, self.metadata["creationTimestamp"], self.uid
 
     def spec(self) -> LifecycleHookSpec:
         """Return the spec with lifecycle_hook_name filled in.

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -35,6 +35,18 @@ class Schedule:
         """Take the function that makes a pass; what it returns is the resource as it then is, and seconds to wait."""
         self._reconcile = reconcile
         self._entries: dict[str, _Entry] = {}
+
+    def newest(self, uid: str) -> LifecycleHook | None:
+        """Return the newest version that was seen of a resource, or None if there was none."""
+        entry = self._entries.get(uid)
+        return entry.resource if entry is not None else None
+
+    def retry(self, uids: Iterable[str]) -> None:
+        """Make a pass at once for those of these resources that wait after a failure: what they need may be there."""
+        for entry in filter(None, map(self._entries.get, list(uids))):
+            if entry.memory.failures:
+                entry.memory.due_at = 0
+                self._wake(entry)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -24,7 +24,16 @@ class InSync:
 
     hook: Hook
     project_id: str
+    group_id: str
     happening: Happening | None = None
+
+
+@dataclass(frozen=True)
+class Drifted:
+    """Somebody else has changed the hook, or deleted it (None), and the spec says to leave it so."""
+
+    hook: Hook | None
+    message: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Failed:
 
 
 def next_status(
-    previous: LifecycleHookStatus, outcome: InSync | Failed, generation: int, now: datetime
+    previous: LifecycleHookStatus, outcome: InSync | Drifted | Failed, generation: int, now: datetime
 ) -> LifecycleHookStatus:
     """Return the status that follows. What is the same as before stays to the letter, times included."""
     timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -59,12 +68,22 @@ def next_status(
         )
 
     if isinstance(outcome, InSync):
-        ready = condition("Ready", "True", Reason.AVAILABLE, "The hook in AS is as wanted.")
         return LifecycleHookStatus(
             observed_generation=generation,
-            conditions=(ready,),
+            applied_generation=generation,
+            conditions=(condition("Ready", "True", Reason.AVAILABLE, _in_sync_message(previous, outcome, generation)),),
             project_id=outcome.project_id,
+            scaling_group_id=outcome.group_id,
             lifecycle_hook=outcome.hook,
+        )
+    if isinstance(outcome, Drifted):
+        return previous.model_copy(
+            update={
+                "observed_generation": generation,
+                "conditions": (condition("Ready", "False", Reason.DRIFTED, outcome.message),),
+                "lifecycle_hook": outcome.hook or previous.lifecycle_hook,
+                "error": None,
+            }
         )
     error = outcome.error
     entry = _error_entry(error, previous.error, timestamp)
@@ -72,9 +91,10 @@ def next_status(
     conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
     if error.needs_human:
         conditions.append(condition("Stalled", "True", error.reason, message))
-    return previous.model_copy(
-        update={"observed_generation": generation, "conditions": tuple(conditions), "error": entry}
-    )
+    changes = {"observed_generation": generation, "conditions": tuple(conditions), "error": entry}
+    if error.reason is Reason.CONFLICT:
+        changes |= {"lifecycle_hook": None, "applied_generation": None}
+    return previous.model_copy(update=changes)
 
 
 def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus) -> Sequence[Mapping[str, Any]]:
@@ -89,6 +109,16 @@ def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus)
     ]
     removed = [{"op": "remove", "path": f"/status/{key}"} for key in current if key not in content]
     return changed + removed
+
+
+def _in_sync_message(previous: LifecycleHookStatus, outcome: InSync, generation: int) -> str:
+    """Return what the Ready condition says; what it said of a repair stays until something else happens."""
+    before = previous.condition("Ready")
+    if outcome.happening is not None and outcome.happening.reason == "Repaired":
+        return f"The hook in AS is as wanted, since it was {outcome.happening.message}."
+    if before is not None and before.status == "True" and before.observed_generation == generation:
+        return before.message
+    return "The hook in AS is as wanted."
 
 
 def _readiness(error: CallError, previous: LifecycleHookStatus) -> Literal["False", "Unknown"]:

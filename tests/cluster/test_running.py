@@ -108,12 +108,13 @@ def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, 
 
 
 def test_the_rights_of_deploy_are_enough(
-    cluster: ControlPlane, operator: OperatorProcess, workspace: Workspace
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
 ) -> None:
-    workspace.create()
-    workspace.wait_ready()
-    workspace.delete()
-    workspace.wait_gone()
+    with OperatorProcess(cluster, cloud.credentials_env(), **fast):
+        workspace.create()
+        workspace.wait_ready()
+        workspace.delete()
+        workspace.wait_gone()
     refused = [
         event["requestURI"]
         for event in cluster.audit_events(user=f"system:serviceaccount:{OPERATOR}:{OPERATOR}")

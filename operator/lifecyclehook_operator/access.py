@@ -1,0 +1,110 @@
+"""Which project a resource works in, and as whom: by the Secret it refers to, or as the operator itself."""
+
+import asyncio
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from lifecyclehook_operator.autoscaling import Project, Projects
+from lifecyclehook_operator.credentials import SECRET_KEY, Credentials, Secret, read_clouds_yaml
+from lifecyclehook_operator.errors import CredentialsError, Reason
+from lifecyclehook_operator.resource import LifecycleHook, LifecycleHookSpec
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+class SecretApi(Protocol):
+    """What is needed of the API server. Each raises KubernetesError."""
+
+    async def read_secret(self, namespace: str, name: str) -> Secret | None:
+        """Return a Secret, or None if it does not exist."""
+
+    async def hold_secret(self, namespace: str, name: str) -> Secret:
+        """Put our finalizer and label on a Secret, and return it."""
+
+    async def release_secret(self, namespace: str, name: str) -> None:
+        """Take our finalizer and label off a Secret, which may be gone already."""
+
+
+class SecretStore:
+    """Secrets by namespace and name. Those that are held are watched, and so need not be read again."""
+
+    def __init__(self, api: SecretApi) -> None:
+        self._api = api
+        self._held: dict[Key, Secret] = {}
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+
+    async def get(self, key: Key, *, hold: bool) -> Secret | None:
+        """Return a Secret, or None if it does not exist; with `hold`, see to it that it stays until it is released.
+
+        Raises KubernetesError.
+        """
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if key in self._held:
+                return self._held[key]
+            secret = await self._api.read_secret(*key)
+            if secret is not None and hold:
+                secret = self._held[key] = await self._api.hold_secret(*key)
+            return secret
+
+    async def release(self, key: Key) -> None:
+        """Let a Secret go that no resource needs any more. Raises KubernetesError."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if self._held.pop(key, None) is not None:
+                await self._api.release_secret(*key)
+
+    def notice(self, key: Key, secret: Secret | None) -> bool:
+        """Take note of a held Secret as the API server tells of it, None if it is gone; return whether it differs."""
+        before = self._held.get(key)
+        if secret is not None and secret.is_held:
+            self._held[key] = secret
+        else:
+            self._held.pop(key, None)
+        return secret != before
+
+
+class Access:
+    """Finds the project of a resource."""
+
+    def __init__(self, secrets: SecretStore, projects: Projects, own_credentials: Credentials | None) -> None:
+        """Take the operator's own credentials for resources that refer to no Secret, if it has any."""
+        self._secrets = secrets
+        self._projects = projects
+        self._own_credentials = own_credentials
+
+    async def find_project(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Project:
+        """Return the project to work in; a Secret that is needed for it stays until it is released.
+
+        Raises CredentialsError if there are no credentials, if they are malformed or refused, or if they are for
+        another project than the hook lives in, another CallError if IAM can't be asked, and KubernetesError.
+        """
+        project = self._projects.get(await self._find_credentials(resource, spec))
+        project_id = await project.get_id()
+        if resource.status.project_id not in ("", project_id):
+            raise _error(
+                Reason.CREDENTIALS_INVALID,
+                f"the credentials are for project {project_id}, but the hook lives in {resource.status.project_id}",
+            )
+        return project
+
+    async def _find_credentials(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Credentials:
+        reference = spec.credentials_ref
+        if reference is None:
+            if self._own_credentials is None:
+                raise _error(
+                    Reason.CREDENTIALS_NOT_FOUND,
+                    "spec.credentialsRef names no Secret, and the operator has no credentials of its own",
+                )
+            return self._own_credentials
+        key = (resource.namespace, reference.secret_name)
+        source = f"Secret {'/'.join(key)}"
+        secret = await self._secrets.get(key, hold=not resource.is_deleting)
+        if secret is None:
+            raise _error(Reason.CREDENTIALS_NOT_FOUND, f"{source} does not exist")
+        if SECRET_KEY not in secret.content:
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {SECRET_KEY}")
+        return read_clouds_yaml(secret.content[SECRET_KEY], reference.cloud_name, source)
+
+
+def _error(reason: Reason, message: str) -> CredentialsError:
+    return CredentialsError(reason, message, operation="authenticate")
