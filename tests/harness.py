@@ -115,6 +115,13 @@ class OperatorProcess:
         process.wait()
         self._process = None
 
+    def health(self) -> dict[str, Any]:
+        """Return what /healthz answers."""
+        response = httpx.get(f"http://127.0.0.1:{self._health_port}/healthz", trust_env=False, timeout=5)
+        response.raise_for_status()
+        health: dict[str, Any] = response.json()
+        return health
+
     def log_tail(self) -> str:
         """Return the end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
@@ -130,6 +137,7 @@ class OperatorProcess:
             message = f"the operator ended with exit status {process.returncode}:\n{self.log_tail()}"
             raise RuntimeError(message)
         try:
-            return httpx.get(f"http://127.0.0.1:{self._health_port}/healthz", trust_env=False, timeout=2).is_success
-        except httpx.TransportError:
+            self.health()
+        except httpx.HTTPError:
             return False
+        return True

@@ -58,6 +58,35 @@ class Workspace:
         }
         return {name: value for name, value in spec.items() if value is not None}
 
+    def clouds_yaml(self, **auth: Any) -> str:
+        """Return a clouds.yaml that is good in this workspace, with some fields of auth the caller's."""
+        own = self.cloud.credentials_env()
+        good = {
+            "auth_url": own["OS_AUTH_URL"],
+            "username": own["OS_USERNAME"],
+            "password": own["OS_PASSWORD"],
+            "user_domain_name": own["OS_USER_DOMAIN_NAME"],
+            "project_name": own["OS_PROJECT_NAME"],
+        }
+        return yaml.safe_dump({"clouds": {"otc": {"auth": {**good, **auth}}}})
+
+    def put_secret(self, name: str, content: str, key: str = "clouds.yaml") -> None:
+        """Create a Secret, or replace its content."""
+        secret = {"metadata": {"name": name}, "stringData": {key: content}}
+        if self.secret(name) is None:
+            self.core.create_namespaced_secret(self.namespace, secret)
+        else:
+            self.core.patch_namespaced_secret(name, self.namespace, secret)
+
+    def secret(self, name: str) -> Any:
+        """Return a Secret, or None if it does not exist."""
+        try:
+            return self.core.read_namespaced_secret(name, self.namespace)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+
     def create(self, name: str = "hook", **fields: Any) -> dict[str, Any]:
         """Create a resource."""
         body = {

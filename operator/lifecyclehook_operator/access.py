@@ -50,8 +50,13 @@ class SecretStore:
     async def release(self, key: Key) -> None:
         """Let a Secret go that no resource needs any more. Raises KubernetesError."""
         async with self._locks.setdefault(key, asyncio.Lock()):
-            if self._held.pop(key, None) is not None:
+            if key in self._held:
                 await self._api.release_secret(*key)
+                self._held.pop(key, None)
+
+    def held_in(self, namespace: str) -> list[Key]:
+        """Return the Secrets of a namespace that are held."""
+        return [key for key in self._held if key[0] == namespace]
 
     def notice(self, key: Key, secret: Secret | None) -> bool:
         """Take note of a held Secret as the API server tells of it, None if it is gone; return whether it differs."""

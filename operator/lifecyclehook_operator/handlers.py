@@ -89,13 +89,12 @@ def claims(spec: kopf.Spec, namespace: str | None, name: str, uid: str, **_: Any
 async def notice_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
     """Pass on what the API server tells of a resource, be it from the list at the start or from the watch."""
     resource = LifecycleHook(event["object"])
-    if event["type"] != "DELETED":
+    if event["type"] == "DELETED":
+        memo.schedule.forget(resource.uid)
+        memo.schedule.retry(memo.claims.get(("group", resource.claimed_hook[0]), ()))  # a place, or a name, is free
+    else:
         memo.schedule.notice(resource)
-        return
-    memo.schedule.forget(resource.uid)
-    memo.schedule.retry(memo.claims.get(("group", resource.claimed_hook[0]), ()))  # a place has become free, or a name
-    if resource.secret is not None and ("secret", *resource.secret) not in memo.claims:
-        await memo.secrets.release(resource.secret)
+    await _release_unused_secrets(memo, resource.namespace)
 
 
 @kopf.on.event(*_SECRETS, labels={IN_USE_LABEL: kopf.PRESENT})
@@ -106,8 +105,13 @@ async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None
     is_gone = event["type"] == "DELETED"
     if memo.secrets.notice(key, None if is_gone else Secret.from_object(body)):
         memo.schedule.retry(memo.claims.get(("secret", *key), ()))
-    if ("secret", *key) not in memo.claims:
-        await memo.secrets.release(key)
+    await _release_unused_secrets(memo, key[0])
+
+
+async def _release_unused_secrets(memo: kopf.Memo, namespace: str) -> None:
+    for key in memo.secrets.held_in(namespace):
+        if ("secret", *key) not in memo.claims:
+            await memo.secrets.release(key)
 
 
 @kopf.on.probe(id="resources")

@@ -1,9 +1,6 @@
 """Two resources claim one hook: one owns it, the other says who does."""
 
-import base64
-
 import pytest
-import yaml
 
 from tests.controlplane import ControlPlane
 from tests.harness import OperatorProcess, eventually
@@ -85,19 +82,8 @@ def test_it_holds_after_a_restart(workspace: Workspace, operator: OperatorProces
 
 
 def test_who_has_no_access_to_the_project_bars_nobody(workspace: Workspace) -> None:
-    own = workspace.cloud.credentials_env()
     workspace.cloud.add_project("eu-de_other")
-    auth = {
-        "auth_url": own["OS_AUTH_URL"],
-        "username": own["OS_USERNAME"],
-        "password": own["OS_PASSWORD"],
-        "user_domain_name": own["OS_USER_DOMAIN_NAME"],
-        "project_name": "eu-de_other",
-    }
-    data = base64.b64encode(yaml.safe_dump({"clouds": {"otc": {"auth": auth}}}).encode()).decode()
-    workspace.core.create_namespaced_secret(
-        workspace.namespace, {"metadata": {"name": "other"}, "data": {"clouds.yaml": data}}
-    )
+    workspace.put_secret("other", workspace.clouds_yaml(project_name="eu-de_other"))
     workspace.create("squatter", lifecycleHookName="hook", credentialsRef={"secretName": "other"})
     workspace.wait_reason("GroupNotFound", "squatter")
     workspace.create("hook")

@@ -1,15 +1,12 @@
 """Who the operator is in the cloud: by its own environment, or by a Secret beside the resource."""
 
-import base64
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.controlplane import ControlPlane, free_ports
 from tests.harness import OperatorProcess
-from tests.simulator import Simulator
 from tests.workspace import Workspace, condition, ready
 
 
@@ -23,32 +20,8 @@ def operator(cluster: ControlPlane, fast: dict[str, float]) -> Iterator[Operator
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def clouds_yaml(cloud: Simulator, **auth: Any) -> dict[str, Any]:
-    own = cloud.credentials_env()
-    return {
-        "clouds": {
-            "otc": {
-                "region_name": own["OS_REGION_NAME"],
-                "auth": {
-                    "auth_url": own["OS_AUTH_URL"],
-                    "username": own["OS_USERNAME"],
-                    "password": own["OS_PASSWORD"],
-                    "user_domain_name": own["OS_USER_DOMAIN_NAME"],
-                    "project_name": own["OS_PROJECT_NAME"],
-                    **auth,
-                },
-            }
-        }
-    }
-
-
-def put_secret(workspace: Workspace, content: str, key: str = "clouds.yaml") -> None:
-    data = {key: base64.b64encode(content.encode()).decode()}
-    workspace.core.create_namespaced_secret(workspace.namespace, {"metadata": {"name": "otc"}, "data": data})
-
-
 def test_a_secret_of_the_namespace_serves(workspace: Workspace) -> None:
-    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud)))
+    workspace.put_secret("otc", workspace.clouds_yaml())
     workspace.create(credentialsRef={"secretName": "otc"})
     assert workspace.wait_ready()["status"]["projectId"] == workspace.cloud.project_id
     workspace.delete()
@@ -57,9 +30,9 @@ def test_a_secret_of_the_namespace_serves(workspace: Workspace) -> None:
 
 
 def test_a_cloud_can_be_chosen_by_name(workspace: Workspace) -> None:
-    content = clouds_yaml(workspace.cloud)
+    content = yaml.safe_load(workspace.clouds_yaml())
     content["clouds"]["other"] = content["clouds"].pop("otc")
-    put_secret(workspace, yaml.safe_dump(content))
+    workspace.put_secret("otc", yaml.safe_dump(content))
     workspace.create(credentialsRef={"secretName": "otc", "cloudName": "other"})
     workspace.wait_ready()
 
@@ -75,7 +48,7 @@ def test_a_secret_that_comes_later_is_found(workspace: Workspace) -> None:
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait_reason("CredentialsNotFound")
     assert f"Secret {workspace.namespace}/otc" in ready(body)["message"]
-    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud)))
+    workspace.put_secret("otc", workspace.clouds_yaml())
     workspace.wait_ready()
 
 
@@ -91,7 +64,7 @@ def test_a_secret_that_comes_later_is_found(workspace: Workspace) -> None:
     ],
 )
 def test_a_malformed_secret_is_explained_without_its_content(workspace: Workspace, content: str, message: str) -> None:
-    put_secret(workspace, content)
+    workspace.put_secret("otc", content)
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait_reason("CredentialsInvalid")
     assert message in ready(body)["message"]
@@ -99,7 +72,7 @@ def test_a_malformed_secret_is_explained_without_its_content(workspace: Workspac
 
 
 def test_a_secret_without_clouds_yaml_is_explained(workspace: Workspace) -> None:
-    put_secret(workspace, "x", key="other.yaml")
+    workspace.put_secret("otc", "x", key="other.yaml")
     workspace.create(credentialsRef={"secretName": "otc"})
     assert "no key clouds.yaml" in ready(workspace.wait_reason("CredentialsInvalid"))["message"]
 
@@ -107,7 +80,7 @@ def test_a_secret_without_clouds_yaml_is_explained(workspace: Workspace) -> None
 def test_a_wrong_password_is_an_authentication_failure_and_no_call_to_as(
     workspace: Workspace, operator: OperatorProcess
 ) -> None:
-    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud, password="not-the-password")))
+    workspace.put_secret("otc", workspace.clouds_yaml(password="not-the-password"))
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait_reason("AuthenticationFailed")
     assert body["status"]["error"]["operation"] == "authenticate"
@@ -118,7 +91,7 @@ def test_a_wrong_password_is_an_authentication_failure_and_no_call_to_as(
 
 
 def test_an_unknown_project_is_explained(workspace: Workspace) -> None:
-    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud, project_name="eu-de_absent")))
+    workspace.put_secret("otc", workspace.clouds_yaml(project_name="eu-de_absent"))
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait(
         "the project is not found",
@@ -129,7 +102,7 @@ def test_an_unknown_project_is_explained(workspace: Workspace) -> None:
 
 def test_a_refused_connection_is_transient(workspace: Workspace) -> None:
     (closed_port,) = free_ports(1)
-    put_secret(workspace, yaml.safe_dump(clouds_yaml(workspace.cloud, auth_url=f"http://127.0.0.1:{closed_port}/v3")))
+    workspace.put_secret("otc", workspace.clouds_yaml(auth_url=f"http://127.0.0.1:{closed_port}/v3"))
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait_reason("CloudUnavailable")
     assert "cannot connect to 127.0.0.1" in body["status"]["error"]["message"]
@@ -138,9 +111,9 @@ def test_a_refused_connection_is_transient(workspace: Workspace) -> None:
 
 def test_a_refused_connection_to_as_is_transient(workspace: Workspace) -> None:
     (closed_port,) = free_ports(1)
-    content = clouds_yaml(workspace.cloud)
+    content = yaml.safe_load(workspace.clouds_yaml())
     content["clouds"]["otc"]["as_endpoint_override"] = f"http://127.0.0.1:{closed_port}"
-    put_secret(workspace, yaml.safe_dump(content))
+    workspace.put_secret("otc", yaml.safe_dump(content))
     workspace.create(credentialsRef={"secretName": "otc"})
     error = workspace.wait_reason("CloudUnavailable")["status"]["error"]
     assert (error["operation"], error["retry"]) == ("create", "Backoff")

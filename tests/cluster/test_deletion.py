@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness import eventually
+from tests.harness import OperatorProcess, eventually
 from tests.workspace import Workspace, ready
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -75,3 +75,86 @@ def test_a_resource_that_never_got_as_far_as_a_call_goes_at_once(workspace: Work
     workspace.delete()
     workspace.wait_gone()
     assert workspace.cloud.requests(group_id=workspace.group_id) == []
+
+
+def test_wrong_credentials_keep_the_resource_until_an_admin_lets_it_go(workspace: Workspace) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    workspace.put_secret("otc", workspace.clouds_yaml(password="no longer"))
+    workspace.cloud.revoke_tokens()
+    workspace.delete()
+    body = workspace.wait_reason("AuthenticationFailed")
+    assert body["metadata"]["deletionTimestamp"]
+    workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/force-release": "true"}}})
+    workspace.wait_gone()
+    assert len(workspace.cloud.hooks(workspace.group_id)) == 1
+    eventually("the Event is there", lambda: ("Warning", "ForceReleased") in workspace.events())
+
+
+def test_a_secret_in_use_stays_until_the_last_hook_is_gone(workspace: Workspace) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    for name in ("one", "other"):
+        workspace.create(name, credentialsRef={"secretName": "otc"})
+        workspace.wait_ready(name)
+    workspace.core.delete_namespaced_secret("otc", workspace.namespace)
+    workspace.delete("one")
+    workspace.wait_gone("one")
+    assert workspace.secret("otc") is not None
+    workspace.delete("other")
+    workspace.wait_gone("other")
+    eventually("the Secret is gone", lambda: workspace.secret("otc") is None)
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_a_secret_that_is_no_longer_needed_is_left_as_it_was(workspace: Workspace) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    held = workspace.secret("otc")
+    assert held is not None
+    assert held.metadata.finalizers == ["as.otc.t-systems.com/lifecyclehook"]
+    workspace.patch("hook", {"spec": {"credentialsRef": None}})
+    workspace.wait_ready()
+
+    def is_as_it_was() -> bool:
+        secret = workspace.secret("otc")
+        return secret is not None and not secret.metadata.finalizers and not secret.metadata.labels
+
+    eventually("the Secret is let go", is_as_it_was)
+
+
+def test_a_secret_let_go_while_the_operator_was_down_is_noticed(
+    workspace: Workspace, operator: OperatorProcess
+) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    operator.kill()
+    workspace.patch("hook", {"metadata": {"finalizers": None}})
+    workspace.delete()
+    workspace.core.delete_namespaced_secret("otc", workspace.namespace)
+    operator.start()
+    eventually("the Secret is gone", lambda: workspace.secret("otc") is None)
+    workspace.cloud.delete_hook(workspace.group_id, "hook")
+
+
+@pytest.mark.parametrize("is_secret_first", [True, False])
+def test_a_namespace_with_fifty_hooks_and_their_secret_ends_clean(workspace: Workspace, is_secret_first: bool) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    groups = [workspace.cloud.add_group() for _ in range(10)]
+    names = [f"hook-{number}" for number in range(50)]
+    for number, name in enumerate(names):
+        workspace.create(name, scalingGroupId=groups[number % 10], credentialsRef={"secretName": "otc"})
+    for name in names:
+        workspace.wait_ready(name)
+    tokens = len(workspace.cloud.requests("token"))
+    if is_secret_first:
+        workspace.core.delete_namespaced_secret("otc", workspace.namespace)
+    workspace.objects.delete_collection_namespaced_custom_object(*workspace.address)
+    if not is_secret_first:
+        workspace.core.delete_namespaced_secret("otc", workspace.namespace)
+    eventually("all hooks are gone", lambda: not workspace.all())
+    eventually("the Secret is gone", lambda: workspace.secret("otc") is None)
+    assert [hook for group in groups for hook in workspace.cloud.hooks(group)] == []
+    assert len(workspace.cloud.requests("token")) == tokens

@@ -1,0 +1,44 @@
+"""An operator that is started again where nothing has changed leaves everything alone."""
+
+from datetime import UTC, datetime
+
+from tests.controlplane import ControlPlane
+from tests.harness import OPERATOR, OperatorProcess, eventually
+from tests.simulator import Simulator
+from tests.workspace import Workspace, is_ready
+
+HOOKS = 1000
+HOOKS_PER_GROUP = 5
+RESYNC_SECONDS = 10
+
+
+def test_a_thousand_hooks_in_sync_cost_no_write_and_at_most_a_look_a_group(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    groups = [cloud.add_group() for _ in range(HOOKS // HOOKS_PER_GROUP)]
+    options = {**fast, "cloud_timeout_seconds": 30, "log_level": "info"}
+    with OperatorProcess(cluster, cloud.credentials_env(), **options):
+        for number in range(HOOKS):
+            workspace.create(f"hook-{number}", scalingGroupId=groups[number % len(groups)])
+        eventually("all are Ready", lambda: all(map(is_ready, workspace.all())), seconds=120)
+    assert len(cloud.requests("create")) >= HOOKS
+    before = workspace.all()
+    cloud.clear_requests()
+    restarted_at = datetime.now(UTC)
+    options["resync_interval_seconds"] = RESYNC_SECONDS
+    with OperatorProcess(cluster, cloud.credentials_env(), **options) as operator:
+        eventually("all are known", lambda: operator.health()["resources"] >= HOOKS)
+        cloud.wait_for_request("list", count=len(groups), timeout=2 * RESYNC_SECONDS, state="answered")
+    requests = cloud.requests()
+    assert {request.operation for request in requests} == {"token", "list"}
+    # Each group is looked at once in an interval; the stop comes at some moment of the second.
+    first_looks = [request for request in requests if request.received_at < requests[0].received_at + RESYNC_SECONDS]
+    looked_at = [request.group_id for request in first_looks if request.operation == "list"]
+    assert len(looked_at) == len(set(looked_at))
+    writes = cluster.audit_events(
+        since=restarted_at,
+        user=f"system:serviceaccount:{OPERATOR}:{OPERATOR}",
+        verbs=("create", "update", "patch", "delete"),
+    )
+    assert writes == []
+    assert workspace.all() == before
