@@ -43,7 +43,7 @@ class SecretStore:
             if key in self._held:
                 return self._held[key]
             secret = await self._api.read_secret(*key)
-            if secret is not None and hold:
+            if secret is not None and hold and not secret.is_deleting:  # what is being deleted can't be held any more
                 secret = self._held[key] = await self._api.hold_secret(*key)
             return secret
 

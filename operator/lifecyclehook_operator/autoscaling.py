@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -44,7 +46,9 @@ class Project:
         """
         self._credentials = credentials
         # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
-        self.slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._slots_of_group: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots_per_group = max(1, concurrency // 4)
         self._http = httpx.AsyncClient(
             timeout=timeout_seconds,
             limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
@@ -55,6 +59,13 @@ class Project:
     async def get_id(self) -> str:
         """Return the project's ID, as the token tells it."""
         return (await self._auth.get_token()).project_id
+
+    @asynccontextmanager
+    async def slot(self, group_id: str) -> AsyncIterator[None]:
+        """Wait for a turn to work at a group's hooks; a group that hangs takes but a part of the turns."""
+        slots_of_group = self._slots_of_group.setdefault(group_id, asyncio.Semaphore(self._slots_per_group))
+        async with slots_of_group, self._slots:
+            yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
         """Create a hook and return it as AS answers it (as_06_0901). Empty metadata is not sent."""

@@ -22,13 +22,19 @@ class Secret:
     content: Mapping[str, str] = field(repr=False)
     #: Whether it has our finalizer.
     is_held: bool
+    is_deleting: bool
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Self:
         """Read a v1 Secret."""
         data = body.get("data") or {}
         content = {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
-        return cls(content, is_held=FINALIZER in (body["metadata"].get("finalizers") or ()))
+        metadata = body["metadata"]
+        return cls(
+            content,
+            is_held=FINALIZER in (metadata.get("finalizers") or ()),
+            is_deleting=metadata.get("deletionTimestamp") is not None,
+        )
 
 
 _NonEmpty = Annotated[str, Field(min_length=1)]

@@ -264,7 +264,7 @@ class Reconciler:
             )
         # What differs from an applied spec can only be seen in AS; else the status says what there is to change.
         believed = None if resource.is_applied else memory.answered or resource.status.lifecycle_hook
-        async with project.slots:
+        async with project.slot(spec.scaling_group_id):
             return await _Pass(
                 self._kubernetes, project, memory, spec, resource, claim, observed=believed or Unseen.UNKNOWN
             ).run()
@@ -278,14 +278,16 @@ class Reconciler:
             if rival.precedence > resource.precedence:
                 return None
             try:
-                rival_project = await self._access.find_project(rival, rival.spec())
-                is_same_project = await rival_project.get_id() == await project.get_id()
+                rival_project_id = rival.status.project_id or await self._find_project_id(rival)
             except (CallError, InvalidResourceError) as error:
                 logger.debug("%s: %s does not count as an owner: %s", resource, rival, error)
                 continue
-            if is_same_project:
+            if rival_project_id == await project.get_id():
                 return rival
         return None
+
+    async def _find_project_id(self, resource: LifecycleHook) -> str:
+        return await (await self._access.find_project(resource, resource.spec())).get_id()
 
     async def _write_status(
         self, resource: LifecycleHook, memory: Memory, outcome: InSync | Drifted | Failed
@@ -471,13 +473,8 @@ class _Pass:
 def _is_settled(resource: LifecycleHook) -> bool:
     """Whether the status says that this very spec has been brought about."""
     ready = resource.status.condition("Ready")
-    return (
-        not resource.is_deleting
-        and resource.has_finalizer
-        and resource.status.observed_generation == resource.generation
-        and ready is not None
-        and ready.status == "True"
-    )
+    is_ready = ready is not None and ready.status == "True"
+    return is_ready and resource.is_applied and resource.has_finalizer and not resource.is_deleting
 
 
 def _find_spec(resource: LifecycleHook) -> LifecycleHookSpec:

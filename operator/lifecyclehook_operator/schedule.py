@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Schedule:
         """Make a pass at once for those of these resources that wait after a failure: what they need may be there."""
         for entry in filter(None, map(self._entries.get, list(uids))):
             if entry.memory.failures:
-                entry.memory.due_at = 0
+                entry.memory.due_at = time.monotonic()
                 self._wake(entry)
 
     def __len__(self) -> int:

@@ -75,17 +75,15 @@ class LivesOfHooks(RuleBasedStateMachine):
     def delete(self, name: str) -> None:
         self.workspace.delete(name)
 
-    @rule(group=groups, data=st.data(), timeout=timeouts)
-    def change_behind_the_back(self, group: int, data: st.DataObject, timeout: int) -> None:
-        if hooks := self.cloud.hooks(self.groups[group]):
-            hook = data.draw(st.sampled_from([hook["lifecycle_hook_name"] for hook in hooks]))
-            self.cloud.update_hook(self.groups[group], hook, default_timeout=timeout)
+    @rule(group=groups, name=names, timeout=timeouts)
+    def change_behind_the_back(self, group: int, name: str, timeout: int) -> None:
+        if self.has_hook(group, name):
+            self.cloud.update_hook(self.groups[group], name, default_timeout=timeout)
 
-    @rule(group=groups, data=st.data())
-    def delete_behind_the_back(self, group: int, data: st.DataObject) -> None:
-        if hooks := self.cloud.hooks(self.groups[group]):
-            hook = data.draw(st.sampled_from([hook["lifecycle_hook_name"] for hook in hooks]))
-            self.cloud.delete_hook(self.groups[group], hook)
+    @rule(group=groups, name=names)
+    def delete_behind_the_back(self, group: int, name: str) -> None:
+        if self.has_hook(group, name):
+            self.cloud.delete_hook(self.groups[group], name)
 
     @rule(group=groups, operation=operations, effect=effects, count=st.integers(1, 3))
     def let_the_cloud_fail(self, group: int, operation: str, effect: dict[str, Any], count: int) -> None:
@@ -104,6 +102,9 @@ class LivesOfHooks(RuleBasedStateMachine):
     @precondition(lambda self: not self.operator.is_running)
     def start(self) -> None:
         self.operator.start()
+
+    def has_hook(self, group: int, name: str) -> bool:
+        return any(hook["lifecycle_hook_name"] == name for hook in self.cloud.hooks(self.groups[group]))
 
     def teardown(self) -> None:
         if not hasattr(self, "workspace"):

@@ -49,7 +49,17 @@ def test_a_changed_spec_does_not_wait_out_the_backoff(workspace: Workspace) -> N
     workspace.wait_ready()
 
 
-def test_hooks_that_hang_do_not_slow_those_of_others(workspace: Workspace) -> None:
+def test_a_group_that_hangs_does_not_slow_others(workspace: Workspace) -> None:
+    hanging = workspace.cloud.add_group()
+    workspace.cloud.fault("create", group_id=hanging, count=None, hold=True)
+    for number in range(25):
+        workspace.create(f"hanging-{number}", scalingGroupId=hanging)
+    workspace.cloud.wait_for_request("create", hanging, state="held")
+    workspace.create("other")
+    workspace.wait_ready("other", seconds=2)
+
+
+def test_a_project_that_hangs_does_not_slow_others(workspace: Workspace) -> None:
     """More hooks hang than may be in work for one project; those of another identity go on."""
     workspace.put_secret("otc", workspace.clouds_yaml())
     hanging = [workspace.cloud.add_group() for _ in range(5)]
