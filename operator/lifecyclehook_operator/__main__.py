@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help="options of run")
     parsed = parser.parse_args(arguments)
     if parsed.command == "crd":
+        if parsed.options:
+            parser.error(f"crd takes no options: {' '.join(parsed.options)}")
         yaml.safe_dump(build_crd(), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
         return 0
     try:

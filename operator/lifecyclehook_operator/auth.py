@@ -5,15 +5,14 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Self
 
 import httpx
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import AwareDatetime, BaseModel, SecretStr, ValidationError
 
 from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError, clean_text
-from lifecyclehook_operator.transport import error_from_response, transport_errors
+from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError
+from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +42,15 @@ class _Project(BaseModel):
     id: str
     name: str
 
+    @property
+    def region(self) -> str:
+        """A project is named after its region: eu-de, or eu-de_something."""
+        return self.name.partition("_")[0]
+
 
 class _TokenBody(BaseModel):
-    expires_at: datetime
-    issued_at: datetime
+    expires_at: AwareDatetime
+    issued_at: AwareDatetime
     project: _Project
     catalog: list[_Service] = []
 
@@ -63,6 +67,7 @@ class Token:
     renew_at: float
     project_id: str
     project_name: str
+    project_region: str
     catalog_endpoint: str | None
 
     @classmethod
@@ -79,21 +84,23 @@ class Token:
             renew_at=time.monotonic() + lifetime - margin,
             project_id=body.project.id,
             project_name=body.project.name,
-            catalog_endpoint=_find_endpoint(body.catalog, region_name),
+            project_region=body.project.region,
+            catalog_endpoint=_find_endpoint(body.catalog, region_name, body.project.region),
         )
 
 
-def _find_endpoint(catalog: list[_Service], region_name: str) -> str | None:
-    return next(
-        (
-            endpoint.url
-            for service in catalog
-            if service.type in ("asv1", "as")
-            for endpoint in service.endpoints
-            if endpoint.interface == "public" and region_name in ("", endpoint.region)
-        ),
-        None,
-    )
+def _find_endpoint(catalog: list[_Service], region_name: str, project_region: str) -> str | None:
+    """Return where AS is in the region asked for; if none is, in the project's, or else in any."""
+    urls = {
+        endpoint.region: endpoint.url
+        for service in catalog
+        if service.type in ("asv1", "as")
+        for endpoint in service.endpoints
+        if endpoint.interface == "public"
+    }
+    if region_name:
+        return urls.get(region_name)
+    return urls.get(project_region) or next(iter(urls.values()), None)
 
 
 class TokenAuth(httpx.Auth):
@@ -130,7 +137,7 @@ class TokenAuth(httpx.Auth):
             if time.monotonic() < until:
                 raise error.with_traceback(None)
         if self._login is None:
-            self._login = asyncio.create_task(self._log_in())
+            self._login = share(self._log_in())
         return await asyncio.shield(self._login)  # one waiter's cancellation is not the others'
 
     async def _renew_refused(self, refused: Token) -> Token | None:
@@ -172,14 +179,17 @@ class TokenAuth(httpx.Auth):
 
 
 def _login_error(response: httpx.Response) -> CallError:
-    if response.status_code in (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND):
-        return CredentialsError(
-            Reason.CREDENTIALS_INVALID,
-            f"IAM does not know the user's domain or the project: {clean_text(response.text)}",
-            operation=OPERATION,
-            http_status=response.status_code,
-        )
-    return error_from_response(response, OPERATION)
+    error = error_from_response(response, OPERATION)
+    if response.status_code not in (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND):
+        return error
+    return CredentialsError(
+        Reason.CREDENTIALS_INVALID,
+        f"IAM does not know the user's domain or the project: {error.message}",
+        operation=OPERATION,
+        http_status=error.http_status,
+        code=error.code,
+        request_id=error.request_id,
+    )
 
 
 def _with_version(auth_url: str) -> str:

@@ -1,6 +1,7 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0905), for one project."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from lifecyclehook_operator.auth import Token, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import Reason, TransientError
 from lifecyclehook_operator.resource import Hook
-from lifecyclehook_operator.transport import error_from_response, transport_errors
+from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
 #: How long a listing is kept for others who look at the same group at about the same time.
 _LISTING_KEPT_SECONDS = 10
@@ -49,6 +50,8 @@ class Project:
         self._slots = asyncio.Semaphore(concurrency)
         self._slots_of_group: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._slots_per_group = max(1, concurrency // 4)
+        # At debug level httpcore logs the headers of answers, and IAM's is the token.
+        logging.getLogger("httpcore").setLevel(logging.WARNING)
         self._http = httpx.AsyncClient(
             timeout=timeout_seconds,
             limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
@@ -82,7 +85,7 @@ class Project:
         """
         started_at, listing = self._listings.get(group_id, (0.0, None))
         if listing is None or started_at < not_before:
-            listing = asyncio.create_task(self._list_hooks(group_id))
+            listing = share(self._list_hooks(group_id))
             self._listings[group_id] = (time.monotonic(), listing)
         return await asyncio.shield(listing)  # one waiter's cancellation is not the others'
 
@@ -122,11 +125,12 @@ class Project:
 
     def _base_url(self, token: Token) -> str:
         """Return the URL of the project's AS API: as configured, else as the token's catalog says, else by region."""
-        region = self._credentials.region_name or token.project_name.partition("_")[0]
+        region = self._credentials.region_name or token.project_region
         base = (
             self._credentials.as_endpoint or token.catalog_endpoint or f"https://as.{region}.otc.t-systems.com"
         ).rstrip("/")
-        return base if _API_PATH in base else f"{base}{_API_PATH}/{token.project_id}"
+        root, path, project_id = base.partition(_API_PATH)
+        return base if project_id else f"{root}{path or _API_PATH}/{token.project_id}"
 
     @staticmethod
     def _parse(adapter: TypeAdapter[T], operation: str, response: httpx.Response) -> T:

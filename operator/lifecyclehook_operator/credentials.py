@@ -22,7 +22,7 @@ class Secret:
     content: Mapping[str, str] = field(repr=False)
     #: Whether it has our finalizer.
     is_held: bool
-    is_deleting: bool
+    is_deleting: bool = False
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Self:
@@ -95,8 +95,9 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str) -> Credentials:
     Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
     """
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        # Everything stays text: a password of digits is one, and no scalar can fail to become a date or a number.
+        document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (constructs nothing but text, lists, mappings)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)  # the error's own text quotes the line, which may hold the password
         where = f" in line {mark.line + 1}" if mark else ""
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} is not valid YAML{where}") from None
@@ -111,7 +112,7 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str) -> Credentials:
     if not isinstance(auth, dict):
         raise _error(Reason.CREDENTIALS_INVALID, f"{source}: cloud {cloud_name!r} has no mapping named auth")
     values = {**auth, "region_name": cloud.get("region_name"), "as_endpoint": cloud.get("as_endpoint_override")}
-    return _validate({k: v for k, v in values.items() if v is not None}, f"{source}, cloud {cloud_name!r}")
+    return _validate({k: v for k, v in values.items() if v}, f"{source}, cloud {cloud_name!r}")
 
 
 def _validate(values: dict[str, Any], source: str) -> Credentials:

@@ -214,8 +214,13 @@ def classify(http_status: int, code: str) -> Rule:
     return AS_CODES.get(code) or HTTP_STATUSES.get(http_status, (UnexpectedError, Reason.UNEXPECTED_RESPONSE))
 
 
+#: How much of a foreign text is looked at: it may be long, and made to be slow to look at.
+_CLEANED_CHARACTERS = 2048
+
+
 def clean_text(text: str, limit: int = 256) -> str:
     """Return foreign text fit for a status: tags and control characters removed, cut to `limit` characters."""
+    text = text[:_CLEANED_CHARACTERS]
     without_tags = re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
     printable = "".join(character if character.isprintable() else " " for character in without_tags)
     words = " ".join(printable.split())

@@ -51,10 +51,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True)
 
 
-class CredentialsRef(_Model):
-    """Names the credentials to call AS with: a cloud of a clouds.yaml kept in a Secret of the resource's namespace."""
+class _Wanted(_Model):
+    """A part of the spec: taken as strictly as the API server takes it."""
 
     model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, data: object) -> object:
+        # The API server drops a null before it fills in a field's default, and refuses it where there is no default.
+        if not isinstance(data, Mapping):
+            return data
+        defaulted = {field.alias for field in cls.model_fields.values() if field.default not in (None, "", ...)}
+        return {key: value for key, value in data.items() if value is not None or key not in defaulted}
+
+
+class CredentialsRef(_Wanted):
+    """Names the credentials to call AS with: a cloud of a clouds.yaml kept in a Secret of the resource's namespace."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = (
         Field(description="Name of the Secret, in the namespace of this resource, whose key clouds.yaml is read.")
@@ -64,10 +77,8 @@ class CredentialsRef(_Model):
     )
 
 
-class LifecycleHookSpec(_Model):
+class LifecycleHookSpec(_Wanted):
     """What the hook is to be. Defaults and limits are those of the AS API."""
-
-    model_config = ConfigDict(strict=True)
 
     scaling_group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
         description="ID of the AS group that the hook belongs to. Cannot be changed."
@@ -116,15 +127,6 @@ class LifecycleHookSpec(_Model):
         default="Repair",
         description="What to do when somebody else has changed or deleted the hook in AS: Repair or only Report it.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_means_default(cls, data: object) -> object:
-        # The API server drops a null before it fills in a field's default, and refuses it where there is no default.
-        if not isinstance(data, Mapping):
-            return data
-        defaulted = {field.alias for field in cls.model_fields.values() if field.default not in (None, "", ...)}
-        return {key: value for key, value in data.items() if value is not None or key not in defaulted}
 
     def hook_fields(self) -> dict[str, Any]:
         """Return the fields that AS keeps and that can be changed, as AS names them."""

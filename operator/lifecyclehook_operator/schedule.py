@@ -36,6 +36,7 @@ class Schedule:
         """Take the function that makes a pass; what it returns is the resource as it then is, and seconds to wait."""
         self._reconcile = reconcile
         self._entries: dict[str, _Entry] = {}
+        self._is_closed = False
 
     def newest(self, uid: str) -> LifecycleHook | None:
         """Return the newest version that was seen of a resource, or None if there was none."""
@@ -60,17 +61,15 @@ class Schedule:
 
     def forget(self, uid: str) -> None:
         """Take note that a resource is gone."""
-        entry = self._entries.pop(uid, None)
-        if entry is not None and entry.timer is not None:
-            entry.timer.cancel()
+        if entry := self._entries.pop(uid, None):
+            _rest(entry)
 
     async def close(self, grace_seconds: float) -> None:
         """Begin no further pass, and give those at work so long to end before they are cancelled."""
+        self._is_closed = True
         entries, self._entries = list(self._entries.values()), {}
         for entry in entries:
-            entry.is_due = False
-            if entry.timer is not None:
-                entry.timer.cancel()
+            _rest(entry)
         tasks = [entry.task for entry in entries if entry.task is not None]
         if not tasks:
             return
@@ -81,10 +80,10 @@ class Schedule:
                 await task
 
     def _wake(self, entry: _Entry) -> None:
+        _rest(entry)
+        if self._is_closed:
+            return
         entry.is_due = True
-        if entry.timer is not None:
-            entry.timer.cancel()
-            entry.timer = None
         if entry.task is None:
             entry.task = asyncio.create_task(self._work(entry), name=f"passes of {entry.resource}")
 
@@ -115,6 +114,14 @@ class Schedule:
             return delay
         entry.faults += 1
         return jitter(_FAULT_RETRY_SECONDS[min(entry.faults, len(_FAULT_RETRY_SECONDS)) - 1])
+
+
+def _rest(entry: _Entry) -> None:
+    """Plan no pass."""
+    entry.is_due = False
+    if entry.timer is not None:
+        entry.timer.cancel()
+        entry.timer = None
 
 
 def _newer(known: LifecycleHook, seen: LifecycleHook) -> LifecycleHook:

@@ -24,6 +24,7 @@ class Settings(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
+        allow_inf_nan=False,
         frozen=True,
     )
 
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
     @field_validator("namespace", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
-        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -1,25 +1,40 @@
 """From httpx to our own errors: the only place where a failed request or an answer becomes a CallError."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from lifecyclehook_operator.errors import CallError, Reason, TransientError, classify, clean_text
+from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError, classify, clean_text
 
+T = TypeVar("T")
+
+_RETRY_AFTER_LIMIT_SECONDS = 3600.0
 _REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
 #: A request that failed in one of these ways was never sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 
 
+def share(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a call that several wait for, each by asyncio.shield; that nobody waits any more is no fault."""
+    task = asyncio.create_task(call)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    return task
+
+
 @contextmanager
 def transport_errors(operation: str) -> Iterator[None]:
-    """Turn what httpx raises inside into a TransientError that says whether the request may have taken effect."""
+    """Turn what httpx raises inside into a CallError that says whether the request may have taken effect."""
     try:
         yield
+    except httpx.InvalidURL as error:
+        raise CredentialsError(
+            Reason.CREDENTIALS_INVALID, f"the configured address is none: {error}", operation=operation
+        ) from error
     except httpx.HTTPError as error:
         raise TransientError(
             Reason.CLOUD_UNAVAILABLE,
@@ -63,28 +78,30 @@ def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
     """Return code, message and request ID, each empty if the body has none."""
     try:
         body: Any = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", clean_text(response.text), ""
     if not isinstance(body, dict):
         return "", clean_text(response.text), ""
     if isinstance(inner := body.get("error"), dict):
-        code, message, request_id = inner.get("code"), inner.get("message"), ""
+        code, message = inner.get("code"), inner.get("message")
     else:
-        code, message, request_id = body.get("error_code"), body.get("error_msg"), body.get("request_id", "")
+        code, message = body.get("error_code"), body.get("error_msg")
     return (
         clean_text(code, 64) if isinstance(code, str) else "",  # IAM's code is but the HTTP status again
         clean_text(str(message or response.text)),
-        clean_text(str(request_id), 64),
+        clean_text(str(body.get("request_id") or ""), 64),
     )
 
 
 def _read_retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that Retry-After asks for, which may be given as a number or as a date (RFC 9110)."""
+    """Return the seconds that Retry-After asks for, given as a number or as a date (RFC 9110), an hour at the most."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
-        return float(value)
+        return min(float(value), _RETRY_AFTER_LIMIT_SECONDS)
     try:
         until = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    if until.tzinfo is None:  # a date without a zone, or one with -0000, is in UTC
+        until = until.replace(tzinfo=UTC)
+    return min(max(0.0, (until - datetime.now(UTC)).total_seconds()), _RETRY_AFTER_LIMIT_SECONDS)

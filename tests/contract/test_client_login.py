@@ -1,0 +1,446 @@
+"""The operator's login: how often it asks IAM for a token, and what becomes of each way in which that can fail."""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from types import SimpleNamespace
+from typing import Any, Self
+
+import httpx
+import pytest
+
+from lifecyclehook_operator import auth
+from lifecyclehook_operator.autoscaling import Project, Projects
+from lifecyclehook_operator.credentials import Credentials
+from lifecyclehook_operator.errors import CallError, CredentialsError, TransientError, UnexpectedError, WaitingError
+from lifecyclehook_operator.resource import Hook
+from tests.simulator import Simulator
+
+DEADLINE_SECONDS = 20
+TOKEN = {"X-Subject-Token": "a-token-made-up-on-request"}
+TIMES = {"issued_at": "2026-03-01T12:00:00.000000Z", "expires_at": "2026-03-02T12:00:00.000000Z"}
+
+
+class Clock:
+    """Our own clock, to be put forward by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Client:
+    """A Project and the group that it is asked about."""
+
+    def __init__(self, simulator: Simulator, **changes: Any) -> None:
+        self.simulator = simulator
+        self.group = simulator.add_group()
+        self.project = Project(make_credentials(simulator, **changes), timeout_seconds=5, concurrency=16)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.project.aclose()
+
+    async def list(self) -> list[Hook]:
+        """Make one call, never one that serves several."""
+        return await self.project.list_hooks(self.group, not_before=math.inf)
+
+    @property
+    def logins(self) -> int:
+        return len(self.simulator.requests("token"))
+
+
+def make_credentials(simulator: Simulator, **changes: Any) -> Credentials:
+    named = {name.removeprefix("OS_").lower(): value for name, value in simulator.credentials_env().items()}
+    return Credentials.model_validate({**named, **changes})
+
+
+async def gather_errors(calls: Iterable[Awaitable[Any]]) -> list[CallError]:
+    """Make all calls at once, and return the errors that each of them ends in."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        assert isinstance(result, CallError), result
+    return results  # type: ignore[return-value]
+
+
+async def in_a_thread(call: Any, *arguments: Any, **named: Any) -> Any:
+    """Ask the simulator without keeping our own requests from going on."""
+    return await asyncio.to_thread(call, *arguments, **named)
+
+
+def project_json(simulator: Simulator) -> dict[str, Any]:
+    return {"id": simulator.project_id, "name": "eu-de_demo"}
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+@pytest.fixture
+async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[Client]:
+    async with Client(simulator) as client:
+        yield client
+
+
+@pytest.fixture
+async def intruder(simulator: Simulator, clock: Clock) -> AsyncIterator[Client]:
+    """A client that has a wrong password."""
+    async with Client(simulator, password="wrong") as client:
+        yield client
+
+
+async def test_the_login_asks_for_a_token_of_the_project_with_the_password(client: Client) -> None:
+    assert await client.project.get_id() == client.simulator.project_id
+    (request,) = client.simulator.requests("token")
+    assert (request.method, request.path, request.auth) == ("POST", "/v3/auth/tokens", None)
+    domain = {"name": client.simulator.credentials_env()["OS_USER_DOMAIN_NAME"]}
+    assert request.body == {
+        "auth": {
+            "identity": {
+                "methods": ["password"],
+                "password": {"user": {"name": "demo", "password": "***", "domain": domain}},
+            },
+            "scope": {"project": {"name": "eu-de_demo", "domain": domain}},
+        }
+    }
+
+
+async def test_a_project_given_by_its_id_is_asked_for_by_it_alone(simulator: Simulator) -> None:
+    project_id = simulator.add_project("eu-de_other")
+    async with Client(simulator, project_id=project_id) as client:
+        assert await client.project.get_id() == project_id
+    (request,) = simulator.requests("token")
+    assert request.body["auth"]["scope"] == {"project": {"id": project_id}}
+
+
+@pytest.mark.parametrize("suffix", ["/v3", "/v3/", "", "/"])
+async def test_the_address_of_iam_may_be_given_with_and_without_its_version(simulator: Simulator, suffix: str) -> None:
+    async with Client(simulator, auth_url=f"{simulator.url}{suffix}") as client:
+        assert await client.project.get_id() == simulator.project_id
+
+
+async def test_a_hundred_callers_at_once_wait_for_one_login(client: Client) -> None:
+    assert await asyncio.gather(*(client.list() for _ in range(100))) == [[]] * 100
+    assert client.logins == 1
+    assert len(client.simulator.requests("list")) == 100
+
+
+async def test_a_token_serves_call_after_call(client: Client, clock: Clock) -> None:
+    for _ in range(5):
+        await client.list()
+        clock.advance(3600)
+    assert client.logins == 1
+
+
+async def test_equal_credentials_share_a_token_and_others_do_not(simulator: Simulator) -> None:
+    simulator.add_user("other", "other-password")
+    projects = Projects(timeout_seconds=5, concurrency=4)
+    first, second = (projects.get(make_credentials(simulator)) for _ in range(2))
+    other = projects.get(make_credentials(simulator, username="other", password="other-password"))
+    await asyncio.gather(*(project.get_id() for project in (first, second, other)))
+    assert len(simulator.requests("token")) == 2
+    await projects.aclose()
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "margin"),
+    [(86400, 300), (3600, 300), (400, 100), (40, 10)],
+)
+@pytest.mark.parametrize("skew", [-600, 0, 600])
+async def test_a_token_is_renewed_shortly_before_it_expires_however_wrong_a_clock_is(
+    client: Client, clock: Clock, lifetime: float, margin: float, skew: float
+) -> None:
+    client.simulator.set_clock_skew(skew)
+    client.simulator.set_token_lifetime(lifetime)
+    await client.list()
+    for seconds, logins in ((lifetime - margin - 1, 1), (lifetime - margin + 1, 2)):
+        clock.advance(1000 + seconds - clock.now)
+        client.simulator.set_clock_skew(skew + seconds)
+        await client.list()
+        assert client.logins == logins
+    assert {request.status for request in client.simulator.requests("list")} == {200}
+
+
+async def test_a_token_that_never_serves_for_long_does_not_keep_calls_from_being_made(client: Client) -> None:
+    answer = {"token": {"project": project_json(client.simulator), **TIMES, "expires_at": TIMES["issued_at"]}}
+    client.simulator.fault("token", status=201, json=answer, headers=TOKEN)
+    assert await client.project.get_id() == client.simulator.project_id
+
+
+async def test_a_refused_token_leads_to_one_new_token_and_one_repeat(client: Client) -> None:
+    await client.list()
+    client.simulator.revoke_tokens()
+    await client.list()
+    assert [(request.operation, request.status) for request in client.simulator.requests()] == [
+        ("token", 201),
+        ("list", 200),
+        ("list", 401),
+        ("token", 201),
+        ("list", 200),
+    ]
+
+
+async def test_a_call_is_repeated_with_its_body(client: Client) -> None:
+    await client.list()
+    client.simulator.revoke_tokens()
+    topic = client.simulator.add_topic("gsh")
+    fields = {"lifecycle_hook_type": "INSTANCE_LAUNCHING", "notification_topic_urn": topic, "notification_metadata": ""}
+    await client.project.create_hook(client.group, "h", fields)
+    refused, repeated = client.simulator.requests("create")
+    assert (refused.status, repeated.status) == (401, 200)
+    assert refused.body == repeated.body
+
+
+async def test_many_calls_that_are_refused_at_once_lead_to_one_new_token(client: Client) -> None:
+    await client.list()
+    client.simulator.revoke_tokens()
+    assert await asyncio.gather(*(client.list() for _ in range(50))) == [[]] * 50
+    assert client.logins == 2
+
+
+@pytest.mark.parametrize("at_once", [200, 10, 1])
+async def test_a_service_that_refuses_every_token_does_not_lead_to_a_flood_of_logins(
+    client: Client, at_once: int
+) -> None:
+    client.simulator.fault("list", code="AS.0006", count=None)
+    for _ in range(200 // at_once):
+        for error in await gather_errors(client.list() for _ in range(at_once)):
+            assert isinstance(error, CredentialsError)
+            assert (error.reason, error.code) == ("AuthenticationFailed", "AS.0006")
+    assert client.logins <= 2
+    assert len(client.simulator.requests("list")) <= 200 + at_once
+
+
+async def test_a_service_that_takes_tokens_again_is_tried_with_a_new_one_after_a_minute(
+    client: Client, clock: Clock
+) -> None:
+    await client.list()
+    client.simulator.fault("list", code="AS.0006", count=2)
+    await gather_errors([client.list()])
+    client.simulator.revoke_tokens()
+    await gather_errors([client.list()])
+    assert client.logins == 2
+    clock.advance(61)
+    assert await client.list() == []
+    assert client.logins == 3
+
+
+async def test_a_login_that_is_refused_is_not_repeated_for_each_who_waits_for_it(
+    intruder: Client, clock: Clock
+) -> None:
+    for _ in range(4):
+        for error in await gather_errors(intruder.list() for _ in range(50)):
+            assert isinstance(error, CredentialsError)
+            assert (error.reason, error.operation, error.http_status) == ("AuthenticationFailed", "authenticate", 401)
+            assert error.request_id
+        clock.advance(7)
+    assert intruder.logins == 1
+    assert intruder.simulator.requests("list") == []
+    clock.advance(10)
+    await gather_errors([intruder.list()])
+    assert intruder.logins == 2
+
+
+async def test_a_login_goes_well_again_once_the_user_has_the_password(intruder: Client, clock: Clock) -> None:
+    await gather_errors([intruder.list()])
+    intruder.simulator.add_user("demo", "wrong")
+    clock.advance(31)
+    assert await intruder.list() == []
+
+
+async def test_an_iam_that_fails_fails_all_who_wait_for_it_with_one_login(client: Client) -> None:
+    client.simulator.fault("token", status=503)
+    for error in await gather_errors(client.list() for _ in range(50)):
+        assert isinstance(error, TransientError)
+        assert (error.reason, error.operation, error.http_status) == ("CloudUnavailable", "authenticate", 503)
+    assert client.logins == 1
+    assert await client.list() == []
+    assert client.logins == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"password": "wrong"}, "AuthenticationFailed"),
+        ({"username": "nobody"}, "AuthenticationFailed"),
+        ({"user_domain_name": "nowhere"}, "AuthenticationFailed"),
+        ({"project_name": "eu-de_nothing"}, "AuthenticationFailed"),
+        ({"project_id": "nothing"}, "AuthenticationFailed"),
+    ],
+)
+async def test_what_iam_does_not_know_is_a_matter_of_the_credentials(
+    simulator: Simulator, changes: dict[str, str], reason: str
+) -> None:
+    async with Client(simulator, **changes) as client:
+        (error,) = await gather_errors([client.list()])
+    assert isinstance(error, CredentialsError)
+    assert (error.reason, error.operation) == (reason, "authenticate")
+
+
+@pytest.mark.parametrize(
+    ("fault", "class_", "reason"),
+    [
+        ({"status": 400, "json": {"error": {"code": 400, "message": "bad scope"}}}, CredentialsError, "Credentials"),
+        ({"status": 404, "json": {"error": {"code": 404, "message": "no project"}}}, CredentialsError, "Credentials"),
+        ({"status": 401, "json": {"error": {"code": 401, "message": "no"}}}, CredentialsError, "Authentication"),
+        ({"status": 403, "text": "no"}, WaitingError, "Forbidden"),
+        ({"status": 429, "headers": {"Retry-After": "7"}}, TransientError, "Throttled"),
+        ({"status": 500}, TransientError, "CloudUnavailable"),
+        ({"status": 502, "text": "<h1>no</h1>"}, TransientError, "CloudUnavailable"),
+        ({"drop": True}, TransientError, "CloudUnavailable"),
+        ({"status": 302, "headers": {"Location": "/elsewhere"}}, UnexpectedError, "UnexpectedResponse"),
+        ({"status": 200, "json": {}}, UnexpectedError, "UnexpectedResponse"),
+    ],
+    ids=str,
+)
+async def test_each_failure_of_iam_has_its_class(
+    client: Client, fault: dict[str, Any], class_: type[CallError], reason: str
+) -> None:
+    client.simulator.fault("token", **fault)
+    (error,) = await gather_errors([client.list()])
+    assert isinstance(error, class_)
+    assert error.reason.startswith(reason)
+    assert error.operation == "authenticate"
+    assert error.retry_after_seconds == (7 if "Retry-After" in fault.get("headers", {}) else None)
+
+
+async def test_a_refusal_of_iams_that_is_no_refusal_of_the_password_says_what_iam_said(client: Client) -> None:
+    body = {"error": {"code": 404, "title": "Not Found", "message": "no such project"}}
+    client.simulator.fault("token", status=404, json=body, headers={"X-Request-Id": "r-1"})
+    (error,) = await gather_errors([client.list()])
+    assert "no such project" in error.message
+    assert "{" not in error.message
+    assert error.request_id == "r-1"
+
+
+@pytest.mark.parametrize("auth_url", ["http://127.0.0.1:1/v3", "https://127.0.0.1:1/v3"])
+async def test_an_iam_that_cannot_be_reached_is_transient(simulator: Simulator, auth_url: str) -> None:
+    async with Client(simulator, auth_url=auth_url) as client:
+        (error,) = await gather_errors([client.list()])
+    assert isinstance(error, TransientError)
+    assert (error.reason, error.operation, error.http_status) == ("CloudUnavailable", "authenticate", None)
+    assert "127.0.0.1" in error.message
+
+
+@pytest.mark.parametrize("auth_url", ["http://127.0.0.1:port/v3", "http://[::1/v3"])
+async def test_an_address_of_iam_that_is_none_is_a_matter_of_the_credentials(
+    simulator: Simulator, auth_url: str
+) -> None:
+    async with Client(simulator, auth_url=auth_url) as client:
+        (error,) = await gather_errors([client.list()])
+    assert isinstance(error, CredentialsError)
+    assert error.reason == "CredentialsInvalid"
+
+
+GOOD_TOKEN = {"project": {"id": "p", "name": "eu-de_demo"}, **TIMES}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"text": ""},
+        {"text": "<html>"},
+        {"text": '{"token": '},
+        {"json": []},
+        {"json": {}},
+        {"json": {"token": None}},
+        {"json": {"token": TIMES}},
+        {"json": {"token": {**TIMES, "domain": {"id": "d", "name": "d"}}}},
+        {"json": {"token": {**GOOD_TOKEN, "expires_at": "tomorrow"}}},
+        {"json": {"token": {**GOOD_TOKEN, "expires_at": "2026-03-02T12:00:00"}}},
+        {"json": {"token": {**GOOD_TOKEN, "issued_at": None}}},
+        {"json": {"token": {**GOOD_TOKEN, "catalog": [{"type": "asv1", "endpoints": [{}]}]}}},
+        {"json": {"token": GOOD_TOKEN}, "headers": {}},
+    ],
+    ids=str,
+)
+async def test_a_token_that_is_not_the_documented_one_is_an_unexpected_response_and_is_not_shown(
+    client: Client, fault: dict[str, Any]
+) -> None:
+    client.simulator.fault("token", **{"status": 201, "headers": TOKEN, **fault})
+    (error,) = await gather_errors([client.list()])
+    assert isinstance(error, TransientError)
+    assert (error.reason, error.operation, error.http_status) == ("UnexpectedResponse", "authenticate", 201)
+    assert TOKEN["X-Subject-Token"] not in error.message
+    assert await client.list() == []
+
+
+async def test_one_who_stops_waiting_does_not_take_the_login_from_the_others(client: Client) -> None:
+    held = client.simulator.fault("token", hold=True)
+    first, second = (asyncio.create_task(client.list()) for _ in range(2))
+    await in_a_thread(client.simulator.wait_for_request, "token", state="held")
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    client.simulator.release(held)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await second == []
+    assert client.logins == 1
+
+
+async def test_a_login_that_nobody_waits_for_any_more_serves_the_next(client: Client) -> None:
+    held = client.simulator.fault("token", hold=True)
+    task = asyncio.create_task(client.list())
+    await in_a_thread(client.simulator.wait_for_request, "token", state="held")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    client.simulator.release(held)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await client.list() == []
+    assert client.logins == 1
+
+
+async def test_neither_token_nor_password_is_ever_logged(
+    simulator: Simulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secrets = {"a-wrong-password", "the-users-password"}
+    send = httpx.AsyncClient.send
+
+    async def note(self: httpx.AsyncClient, request: httpx.Request, **named: Any) -> httpx.Response:
+        response = await send(self, request, **named)
+        secrets.update(filter(None, [response.headers.get("X-Subject-Token")]))
+        return response
+
+    monkeypatch.setattr(httpx.AsyncClient, "send", note)
+    simulator.add_user("demo", "the-users-password")
+    async with (
+        Client(simulator, password="the-users-password") as client,
+        Client(simulator, password="a-wrong-password") as intruder,
+    ):
+        await client.list()
+        simulator.revoke_tokens()
+        await client.list()
+        simulator.fault("list", code="AS.0006", count=None)
+        for each in (client, intruder):
+            (error,) = await gather_errors([each.list()])
+            logging.getLogger("test").error("%r", each.project, exc_info=error)
+    assert len(secrets) == 4
+    assert "Logged in to project eu-de_demo" in caplog.text
+    for record in caplog.records:
+        shown = f"{record.getMessage()} {record.args} {record.exc_text}"
+        assert [secret for secret in secrets if secret in shown] == [], record.name
+
+
+async def test_the_connection_to_iam_is_verified(simulator: Simulator) -> None:
+    async with Client(simulator, auth_url=simulator.url.replace("http://", "https://")) as client:
+        (error,) = await gather_errors([client.list()])
+    assert isinstance(error, TransientError)
+    assert isinstance(error.__cause__, httpx.ConnectError)

@@ -1,0 +1,142 @@
+"""The CRD: that crds/ is up to date, that it explains itself, and that it is a structural schema."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lifecyclehook_operator.crd import build_crd
+from lifecyclehook_operator.resource import LifecycleHookSpec, LifecycleHookStatus
+
+FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
+CRD = build_crd()
+(VERSION,) = CRD["spec"]["versions"]
+SCHEMA = VERSION["schema"]["openAPIV3Schema"]
+#: What structural schemas have, of it what ours may need.
+KEYWORDS = {
+    *("type", "description", "properties", "required", "items", "enum", "default", "nullable", "format"),
+    *("pattern", "minLength", "maxLength", "minimum", "maximum"),
+    *("x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys"),
+}
+
+Schema = Mapping[str, Any]
+
+
+def walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Return each schema below and at this one, with its path."""
+    yield path, schema
+    for name, property_ in schema.get("properties", {}).items():
+        yield from walk(property_, f"{path}.{name}")
+    if "items" in schema:
+        yield from walk(schema["items"], f"{path}[]")
+
+
+NODES = dict(walk(SCHEMA, "LifecycleHook"))
+
+
+def node(path: str) -> Schema:
+    return NODES[f"LifecycleHook.{path}"]
+
+
+def test_the_file_is_what_the_model_says() -> None:
+    assert yaml.safe_load(FILE.read_text()) == CRD, "run make generate"
+
+
+@pytest.mark.parametrize("path", [path for path in NODES if path.count(".")])
+def test_every_field_is_explained(path: str) -> None:
+    top = path.split(".")[1]
+    assert top not in ("spec", "status") or len(NODES[path].get("description", "")) > 10
+
+
+@pytest.mark.parametrize("path", NODES)
+def test_every_schema_is_structural(path: str) -> None:
+    schema = NODES[path]
+    assert schema.keys() <= KEYWORDS
+    assert schema["type"] in ("object", "array", "string", "integer")
+    assert ("items" in schema) == (schema["type"] == "array")
+    assert set(schema.get("required", ())) <= set(schema.get("properties", {}))
+
+
+@pytest.mark.parametrize("path", [path for path, schema in NODES.items() if "default" in schema])
+def test_a_default_is_allowed_by_its_own_schema_and_not_required(path: str) -> None:
+    schema = NODES[path]
+    parent, _, name = path.rpartition(".")
+    default = schema["default"]
+    assert name not in NODES[parent].get("required", ())
+    assert default in schema.get("enum", [default])
+    assert type(default) is {"string": str, "integer": int}[schema["type"]]
+    assert not schema.get("nullable")
+
+
+@pytest.mark.parametrize("path", [path for path, schema in NODES.items() if "x-kubernetes-list-map-keys" in schema])
+def test_the_keys_of_a_list_are_required_in_its_items(path: str) -> None:
+    schema = NODES[path]
+    assert schema["x-kubernetes-list-type"] == "map"
+    assert set(schema["x-kubernetes-list-map-keys"]) <= set(schema["items"]["required"])
+
+
+@pytest.mark.parametrize(
+    ("field", "rules"),
+    [
+        ("scalingGroupId", {"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
+        ("lifecycleHookName", {"pattern": "^[A-Za-z0-9_-]{1,32}$"}),
+        ("lifecycleHookType", {"enum": ["INSTANCE_TERMINATING", "INSTANCE_LAUNCHING"]}),
+        ("defaultResult", {"enum": ["ABANDON", "CONTINUE"], "default": "ABANDON"}),
+        ("defaultTimeout", {"type": "integer", "minimum": 60, "maximum": 86400, "default": 3600}),
+        ("notificationMetadata", {"maxLength": 256, "pattern": "^[^<>&'()]*$"}),
+        ("deletionPolicy", {"enum": ["Delete", "Retain"], "default": "Delete"}),
+        ("adoptionPolicy", {"enum": ["Identical", "Always", "Never"], "default": "Identical"}),
+        ("driftPolicy", {"enum": ["Repair", "Report"], "default": "Repair"}),
+        ("credentialsRef", {"nullable": True, "required": ["secretName"]}),
+        ("credentialsRef.cloudName", {"default": "otc"}),
+    ],
+)
+def test_the_rules_of_the_api_page_are_in_the_schema(field: str, rules: Schema) -> None:
+    assert rules.items() <= node(f"spec.{field}").items()
+
+
+def test_what_as_demands_is_required_and_nothing_else() -> None:
+    assert set(node("spec")["required"]) == {"scalingGroupId", "lifecycleHookType", "notificationTopicUrn"}
+    assert SCHEMA["required"] == ["spec"]
+
+
+def test_all_eight_fields_of_the_answer_have_a_place_in_the_status() -> None:
+    fields = {
+        *("lifecycleHookName", "lifecycleHookType", "defaultResult", "defaultTimeout"),
+        *("notificationTopicUrn", "notificationTopicName", "notificationMetadata", "createTime"),
+    }
+    assert set(node("status.lifecycleHook")["properties"]) == set(node("status.lifecycleHook")["required"]) == fields
+
+
+@pytest.mark.parametrize(
+    ("part", "model"), [("spec", LifecycleHookSpec), ("status", LifecycleHookStatus)], ids=["spec", "status"]
+)
+def test_the_schema_has_every_field_of_the_model(part: str, model: type) -> None:
+    assert set(node(part)["properties"]) == {field.alias for field in model.model_fields.values()}
+
+
+def test_the_names_are_those_of_the_design() -> None:
+    assert CRD["metadata"]["name"] == "lifecyclehooks.as.otc.t-systems.com"
+    assert CRD["spec"]["names"]["shortNames"] == ["lch", "lchook"]
+    assert CRD["spec"]["names"]["categories"] == ["otc"]
+    assert CRD["spec"]["scope"] == "Namespaced"
+    assert (VERSION["name"], VERSION["served"], VERSION["storage"]) == ("v1alpha1", True, True)
+    assert VERSION["subresources"] == {"status": {}}
+
+
+def test_the_printer_columns_lead_to_fields_that_exist() -> None:
+    columns = {column["name"]: column["jsonPath"].lstrip(".") for column in VERSION["additionalPrinterColumns"]}
+    assert [*columns][:6] == ["Group", "Hook", "Type", "Timeout", "Ready", "Reason"]
+    for path in columns.values():
+        top, _, _ = path.partition("[")
+        assert path.startswith("metadata.") or f"LifecycleHook.{top}" in NODES
+
+
+def test_what_cannot_be_changed_is_held_by_transition_rules_with_messages() -> None:
+    rules = SCHEMA["x-kubernetes-validations"]
+    assert all(rule["message"] and rule["fieldPath"].startswith(".spec") for rule in rules)
+    transitions = [rule["rule"] for rule in rules if "oldSelf" in rule["rule"]]
+    assert any("scalingGroupId" in rule for rule in transitions)
+    assert any("lifecycleHookName" in rule for rule in transitions)

@@ -1,0 +1,293 @@
+"""Who we are, from clouds.yaml and from the environment; and that no password is ever shown."""
+
+import base64
+import logging
+import traceback
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifecyclehook_operator.credentials import Credentials, Secret, read_clouds_yaml, read_environment
+from lifecyclehook_operator.errors import CallError, CredentialsError
+from lifecyclehook_operator.resource import FINALIZER
+
+PASSWORD = "pw-4c1d9"
+SOURCE = "Secret web/otc"
+
+AUTH = {
+    "auth_url": "https://iam.eu-de.otc.t-systems.com/v3",
+    "username": "operator",
+    "password": PASSWORD,
+    "user_domain_name": "OTC-EU-DE-1",
+    "project_name": "eu-de_web",
+}
+ENVIRONMENT = {f"OS_{name.upper()}": value for name, value in AUTH.items()}
+
+
+def clouds(auth: dict[str, Any] | None = None, **cloud: Any) -> str:
+    return yaml.safe_dump({"clouds": {"otc": {"auth": AUTH if auth is None else auth, **cloud}}})
+
+
+def without(*names: str, **others: Any) -> dict[str, Any]:
+    return {name: value for name, value in {**AUTH, **others}.items() if name not in names}
+
+
+def read_invalid(text: str, cloud_name: str = "otc") -> CredentialsError:
+    """Return the error that a malformed clouds.yaml ends in."""
+    with pytest.raises(CallError) as caught:
+        read_clouds_yaml(text, cloud_name, SOURCE)
+    error = caught.value
+    assert isinstance(error, CredentialsError)
+    assert (error.reason, error.operation) == ("CredentialsInvalid", "authenticate")
+    assert SOURCE in error.message
+    return error
+
+
+def shown(error: BaseException) -> str:
+    """Return all that is shown of an error wherever it ends up: text, repr, traceback."""
+    return "\n".join([str(error), repr(error), *traceback.format_exception(error)])
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Return what sets the variables; none of them is set."""
+    for name in (*ENVIRONMENT, "OS_USER_DOMAIN_ID", "OS_PROJECT_ID", "OS_REGION_NAME", "AS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_cloud_of_clouds_yaml_is_read_with_its_region_and_its_endpoint() -> None:
+    text = clouds(region_name="eu-de", as_endpoint_override="https://as.example.com")
+    credentials = read_clouds_yaml(text, "otc", SOURCE)
+    assert credentials.model_dump() | {"password": credentials.password.get_secret_value()} == {
+        **AUTH,
+        "user_domain_id": "",
+        "project_id": "",
+        "region_name": "eu-de",
+        "as_endpoint": "https://as.example.com",
+    }
+
+
+def test_domain_and_project_may_be_given_by_their_ids() -> None:
+    auth = without("user_domain_name", "project_name", user_domain_id="d-1", project_id="p-1")
+    credentials = read_clouds_yaml(clouds(auth), "otc", SOURCE)
+    assert (credentials.user_domain_id, credentials.project_id) == ("d-1", "p-1")
+
+
+def test_what_other_clients_want_in_clouds_yaml_is_ignored() -> None:
+    text = clouds({**AUTH, "project_domain_name": "x", 7: "x"}, interface="public", identity_api_version=3, verify=True)
+    assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
+
+
+def test_the_named_cloud_of_several_is_read() -> None:
+    document = {"clouds": {"a": {"auth": {**AUTH, "username": "a"}}, "b": {"auth": {**AUTH, "username": "b"}}}}
+    assert read_clouds_yaml(yaml.safe_dump(document), "b", SOURCE).username == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "help_"),
+    [
+        ("", "has no mapping named clouds"),
+        ("just text", "has no mapping named clouds"),
+        ("- a list", "has no mapping named clouds"),
+        ("other: {}", "has no mapping named clouds"),
+        ("clouds:", "has no mapping named clouds"),
+        ("clouds: [otc]", "has no mapping named clouds"),
+        ("clouds: {}", "no cloud named 'otc'; it has: none"),
+        ("clouds: {b: {}, a: {}, 1: {}}", "no cloud named 'otc'; it has: 1, a, b"),
+        ("clouds: {otc: }", "no cloud named 'otc'"),
+        ("clouds: {otc: text}", "no cloud named 'otc'"),
+        ("clouds: {otc: {}}", "cloud 'otc' has no mapping named auth"),
+        ("clouds: {otc: {auth: [a]}}", "cloud 'otc' has no mapping named auth"),
+        ("clouds: {otc: {auth: {}}}", "auth_url is missing"),
+        ("clouds: {otc: {auth: {}}}\n}", "is not valid YAML in line 2"),
+        ("clouds: {otc: {auth: {a: \x01}}}", "is not valid YAML"),
+        ("clouds: !!python/object:os.system {}", "no cloud named 'otc'; it has: none"),
+        ("clouds: {otc: {auth: {[a]: b}}}", "is not valid YAML"),
+        ("clouds: {otc: {region_name: 2026-13-45}}", "cloud 'otc' has no mapping named auth"),
+        ("clouds: {otc: {region_name: !!int text}}", "cloud 'otc' has no mapping named auth"),
+        ("[" * 2_000, "is not valid YAML"),
+        ("a: &a [*a]\n", "is not valid YAML in line 1"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_clouds_yaml_with_no_such_cloud_is_refused_with_a_hint(text: str, help_: str) -> None:
+    assert help_ in read_invalid(text).message
+
+
+@pytest.mark.parametrize("name", ["auth_url", "username", "password"])
+@pytest.mark.parametrize("value", ["", ["x"], {"x": "y"}])
+def test_a_field_that_is_missing_or_of_a_wrong_type_is_named(name: str, value: object) -> None:
+    assert name in read_invalid(clouds({**AUTH, name: value})).message
+
+
+@pytest.mark.parametrize(
+    ("auth", "help_"),
+    [
+        (without("auth_url"), "auth_url is missing"),
+        (without("username"), "username is missing"),
+        (without("password"), "password is missing"),
+        (without("user_domain_name"), "user_domain_name or user_domain_id is required"),
+        (without("project_name"), "project_name or project_id is required"),
+        (without(auth_url="iam.eu-de.otc.t-systems.com"), "auth_url"),
+        (without(auth_url="ftp://iam.eu-de.otc.t-systems.com"), "auth_url"),
+        (without(auth_url="https://"), "auth_url"),
+        (without("username", "password"), "username is missing; password is missing"),
+    ],
+)
+def test_a_rule_that_is_broken_is_named(auth: dict[str, Any], help_: str) -> None:
+    error = read_invalid(clouds(auth))
+    assert help_ in error.message
+    assert "cloud 'otc'" in error.message
+
+
+@pytest.mark.parametrize("endpoint", ["as.example.com", "https:/as.example.com", 7])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: object) -> None:
+    assert "as_endpoint" in read_invalid(clouds(as_endpoint_override=endpoint)).message
+
+
+def test_the_environment_is_read(environment: pytest.MonkeyPatch) -> None:
+    for name, value in (ENVIRONMENT | {"OS_REGION_NAME": "eu-de", "AS_ENDPOINT": "https://as.example.com"}).items():
+        environment.setenv(name, value)
+    text = clouds(region_name="eu-de", as_endpoint_override="https://as.example.com")
+    assert read_environment() == read_clouds_yaml(text, "otc", SOURCE)
+
+
+def test_ids_in_the_environment_will_do(environment: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        environment.setenv(name, value)
+    environment.delenv("OS_USER_DOMAIN_NAME")
+    environment.delenv("OS_PROJECT_NAME")
+    environment.setenv("OS_USER_DOMAIN_ID", "d-1")
+    environment.setenv("OS_PROJECT_ID", "p-1")
+    credentials = read_environment()
+    assert credentials is not None
+    assert (credentials.user_domain_id, credentials.project_id) == ("d-1", "p-1")
+
+
+@pytest.mark.parametrize("auth_url", [None, ""])
+def test_with_no_auth_url_in_the_environment_there_are_no_credentials(
+    environment: pytest.MonkeyPatch, auth_url: str | None
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        environment.setenv(name, value)
+    environment.delenv("OS_AUTH_URL") if auth_url is None else environment.setenv("OS_AUTH_URL", auth_url)
+    assert read_environment() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "help_"),
+    [
+        ("OS_USERNAME", "username is missing"),
+        ("OS_PASSWORD", "password is missing"),
+        ("OS_USER_DOMAIN_NAME", "user_domain_name or user_domain_id is required"),
+        ("OS_PROJECT_NAME", "project_name or project_id is required"),
+    ],
+)
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_an_environment_that_has_credentials_in_part_is_refused(
+    environment: pytest.MonkeyPatch, name: str, help_: str, is_empty: bool
+) -> None:
+    for each, value in ENVIRONMENT.items():
+        environment.setenv(each, value)
+    environment.setenv(name, "") if is_empty else environment.delenv(name)
+    with pytest.raises(CredentialsError) as caught:
+        read_environment()
+    assert caught.value.reason == "CredentialsInvalid"
+    assert help_ in caught.value.message
+    assert "OS_*" in caught.value.message
+    assert PASSWORD not in shown(caught.value)
+
+
+def test_equal_credentials_are_one_key_and_others_are_another() -> None:
+    first, second = (read_clouds_yaml(clouds(), "otc", SOURCE) for _ in range(2))
+    assert {first: 1}[second] == 1
+    assert first != read_clouds_yaml(clouds({**AUTH, "password": "another"}), "otc", SOURCE)
+
+
+SPOILT = {
+    "no auth_url": without("auth_url"),
+    "no username": without("username"),
+    "no domain": without("user_domain_name"),
+    "no project": without("project_name"),
+    "wrong auth_url": without(auth_url="iam"),
+    "wrong username": without(username=["operator"]),
+}
+
+
+@given(tail=st.text(max_size=20), spoilt=st.sampled_from(sorted(SPOILT)))
+def test_no_error_about_a_field_shows_the_password(tail: str, spoilt: str) -> None:
+    auth = {**SPOILT[spoilt], "password": PASSWORD + tail}
+    assert PASSWORD not in shown(read_invalid(clouds(auth)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password: {}: x",
+        "password: [{}",
+        'password: "{}',
+        "password: !!int {}",
+        "password: !!float {}",
+        "password: !!timestamp {}",
+        "password: !!binary {}é",
+        "password: !!bool {}",
+        "password: !{} x",
+        "password: &{} *x",
+        "password: [{}]",
+        "password: {{a: {}}}",
+        "- {}",
+    ],
+)
+def test_no_error_about_the_yaml_shows_the_password(line: str) -> None:
+    text = f"clouds:\n  otc:\n    auth:\n      username: operator\n      {line.format(PASSWORD)}\n"
+    assert PASSWORD not in shown(read_invalid(text))
+
+
+@given(text=st.text())
+def test_any_text_is_refused_in_the_one_way(text: str) -> None:
+    read_invalid(text)
+
+
+@given(tail=st.text(max_size=20))
+def test_credentials_do_not_show_their_password(tail: str) -> None:
+    credentials = read_clouds_yaml(clouds({**AUTH, "password": PASSWORD + tail}), "otc", SOURCE)
+    assert credentials.password.get_secret_value() == PASSWORD + tail
+    for text in (str(credentials), repr(credentials), f"{credentials}", credentials.model_dump_json()):
+        assert PASSWORD not in text
+
+
+def test_credentials_that_are_logged_do_not_show_their_password(caplog: pytest.LogCaptureFixture) -> None:
+    credentials = Credentials.model_validate(AUTH)
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("test").debug("%s %r %s", credentials, credentials, credentials.model_dump())
+    assert AUTH["username"] in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
+    data = {"clouds.yaml": base64.b64encode(PASSWORD.encode()).decode(), "binary": base64.b64encode(b"\xff").decode()}
+    secret = Secret.from_object({"metadata": {"name": "otc", "finalizers": [FINALIZER]}, "data": data})
+    assert secret.content == {"clouds.yaml": PASSWORD, "binary": "\ufffd"}
+    assert secret.is_held
+    assert PASSWORD not in f"{secret} {secret!r}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {}},
+        {"metadata": {"finalizers": None}, "data": None},
+        {"metadata": {"finalizers": ["other"]}, "data": {}},
+    ],
+)
+def test_a_secret_may_be_empty_and_held_by_nobody(body: dict[str, Any]) -> None:
+    assert Secret.from_object(body) == Secret({}, is_held=False)
+
+
+def test_a_password_of_digits_is_a_password() -> None:
+    text = yaml.safe_dump({"clouds": {"otc": {"auth": AUTH}}}).replace(f"password: {PASSWORD}", "password: 0123")
+    assert read_clouds_yaml(text, "otc", SOURCE).password.get_secret_value() == "0123"

@@ -1,0 +1,196 @@
+"""How failures are classed: the tables of the API reference, written down again as section 3 of the design has them."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifecyclehook_operator.errors import (
+    CallError,
+    CredentialsError,
+    InvalidError,
+    Reason,
+    TransientError,
+    UnexpectedError,
+    WaitingError,
+    classify,
+    clean_text,
+)
+
+INVALID = (InvalidError, "InvalidSpec")
+CLOUD = (TransientError, "CloudUnavailable")
+LOGIN = (CredentialsError, "AuthenticationFailed")
+FORBIDDEN = (WaitingError, "Forbidden")
+UNEXPECTED = (UnexpectedError, "UnexpectedResponse")
+
+# as_07_0102, all of it that a hook call can meet; the last three and AS.0002 could only come from a fault of ours.
+AS_CODES = {
+    "AS.0001": (500, CLOUD),
+    "AS.0049": (500, CLOUD),
+    "AS.0005": (401, LOGIN),
+    "AS.0006": (401, LOGIN),
+    "AS.0007": (404, (WaitingError, "GroupNotFound")),
+    "AS.0008": (400, (CredentialsError, "CredentialsInvalid")),
+    "AS.0011": (403, FORBIDDEN),
+    "AS.0022": (400, INVALID),
+    "AS.0031": (400, INVALID),
+    "AS.2007": (400, (WaitingError, "GroupNotFound")),
+    "AS.2020": (400, (WaitingError, "GroupBusy")),
+    "AS.7030": (400, INVALID),
+    "AS.7031": (400, INVALID),
+    "AS.7032": (400, INVALID),
+    "AS.7033": (400, INVALID),
+    "AS.7034": (400, INVALID),
+    "AS.7035": (400, INVALID),
+    "AS.7036": (400, INVALID),
+    "AS.7037": (400, INVALID),
+    "AS.7038": (400, (WaitingError, "QuotaExceeded")),
+    "AS.7041": (400, (WaitingError, "AlreadyExists")),
+    "AS.7043": (400, (WaitingError, "TopicNotFound")),
+    "AS.7055": (400, INVALID),
+    "AS.0002": (400, UNEXPECTED),
+    "AS.7039": (400, UNEXPECTED),
+    "AS.7040": (400, UNEXPECTED),
+    "AS.7042": (400, UNEXPECTED),
+}
+
+# The abnormal codes of as_06_0901, then the gateway's 429, then what nobody has documented.
+HTTP_STATUSES = {
+    400: UNEXPECTED,
+    401: LOGIN,
+    403: FORBIDDEN,
+    404: UNEXPECTED,
+    405: UNEXPECTED,
+    406: UNEXPECTED,
+    407: LOGIN,
+    408: CLOUD,
+    409: CLOUD,
+    500: CLOUD,
+    501: UNEXPECTED,
+    502: CLOUD,
+    503: CLOUD,
+    504: CLOUD,
+    429: (TransientError, "Throttled"),
+    302: UNEXPECTED,
+    418: UNEXPECTED,
+    505: UNEXPECTED,
+}
+
+RETRIES = {
+    InvalidError: "Never",
+    WaitingError: "Slow",
+    CredentialsError: "Slow",
+    TransientError: "Backoff",
+    UnexpectedError: "Slow",
+}
+
+REASONS_OF_THE_DESIGN = {
+    *("Available", "Creating", "Updating", "Deleting", "InvalidSpec", "Conflict", "AlreadyExists", "Drifted"),
+    *("CredentialsNotFound", "CredentialsInvalid", "AuthenticationFailed", "Forbidden", "GroupNotFound", "GroupBusy"),
+    *("TopicNotFound", "QuotaExceeded", "Throttled", "CloudUnavailable", "UnexpectedResponse"),
+}
+REASONS_THAT_ARE_NO_FAILURE = {"Available", "Creating", "Updating", "Deleting", "Drifted"}
+FAILURES = [reason for reason in Reason if reason not in REASONS_THAT_ARE_NO_FAILURE]
+NEED_HUMANS = {
+    *("InvalidSpec", "Conflict", "AlreadyExists", "CredentialsNotFound", "CredentialsInvalid"),
+    *("AuthenticationFailed", "Forbidden"),
+}
+
+
+@pytest.mark.parametrize("code", AS_CODES)
+def test_a_code_of_as_is_classed_as_the_design_says(code: str) -> None:
+    status, expected = AS_CODES[code]
+    assert classify(status, code) == expected
+
+
+@pytest.mark.parametrize("status", HTTP_STATUSES)
+def test_an_http_status_with_no_code_is_classed_as_the_design_says(status: int) -> None:
+    assert classify(status, "") == HTTP_STATUSES[status]
+
+
+@pytest.mark.parametrize("code", [code for code, (_, rule) in AS_CODES.items() if rule != UNEXPECTED])
+@pytest.mark.parametrize("status", [200, 400, 404, 500])
+def test_a_known_code_decides_whatever_the_http_status(code: str, status: int) -> None:
+    assert classify(status, code) == AS_CODES[code][1]
+
+
+@pytest.mark.parametrize("code", ["AS.9999", "AS.", "as.0001", "AS.00011", "APIGW.0301"])
+@pytest.mark.parametrize("status", [400, 404, 405, 406])
+def test_an_unknown_code_of_a_4xx_is_nothing_that_we_foresaw(status: int, code: str) -> None:
+    assert classify(status, code) == UNEXPECTED
+
+
+@pytest.mark.parametrize("status", HTTP_STATUSES)
+def test_a_gateways_code_leaves_the_decision_to_the_http_status(status: int) -> None:
+    assert classify(status, "APIGW.0308") == HTTP_STATUSES[status]
+
+
+@given(status=st.integers(100, 599), code=st.text(max_size=10))
+def test_every_answer_has_one_class_and_a_reason_that_is_a_failure(status: int, code: str) -> None:
+    class_, reason = classify(status, code)
+    assert class_ in RETRIES
+    assert reason in FAILURES
+
+
+@pytest.mark.parametrize("class_", RETRIES, ids=lambda class_: class_.__name__)
+def test_the_class_says_when_the_call_is_tried_again(class_: type[CallError]) -> None:
+    assert class_.retry == RETRIES[class_]
+
+
+def test_there_are_no_other_classes() -> None:
+    assert set(CallError.__subclasses__()) == set(RETRIES)
+
+
+def test_the_reasons_are_those_of_the_design() -> None:
+    assert {*Reason} <= REASONS_OF_THE_DESIGN
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+def test_every_failure_says_what_to_do_and_whether_only_a_human_can(reason: Reason) -> None:
+    error = UnexpectedError(reason, "as it pleases", operation="create")
+    assert error.advice.endswith(".")
+    assert error.needs_human == (reason in NEED_HUMANS)
+
+
+def test_an_error_shows_its_message_and_keeps_the_details() -> None:
+    error = TransientError(Reason.THROTTLED, "slow down", operation="list", http_status=429, retry_after_seconds=7)
+    assert str(error) == "slow down"
+    assert (error.code, error.request_id, error.may_have_been_done) == ("", "", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("plain", "plain"),
+        ("  two \r\n\t lines\n", "two lines"),
+        ("", ""),
+        ("<html><body><h1>502</h1><p>Bad gateway</p></body></html>", "502 Bad gateway"),
+        ("<head><title>no</title></head><style>h1 {color: red}</style><script>alert(1)</script>yes", "yes"),
+        ("<STYLE>\n.x{}\n</STYLE>yes", "yes"),
+        ("<header>yes</header>", "yes"),
+        ("cut off <in the middle of a tag", "cut off <in the middle of a tag"),
+        ("\x00\x1b[31mred\x7f", "[31mred"),
+        ("right\u202eleft\u200bnext\u2028line", "right left next line"),
+        ("größer", "größer"),
+        ("x" * 256, "x" * 256),
+        ("x" * 257, "x" * 255 + "…"),
+    ],
+)
+def test_foreign_text_is_made_fit_for_a_status(text: str, cleaned: str) -> None:
+    assert clean_text(text) == cleaned
+
+
+@given(text=st.text(), limit=st.integers(1, 50))
+def test_clean_text_is_one_printable_line_within_its_limit(text: str, limit: int) -> None:
+    cleaned = clean_text(text, limit)
+    assert len(cleaned) <= limit
+    assert cleaned.isprintable()
+    assert cleaned == cleaned.strip()
+
+
+@pytest.mark.parametrize("text", ["<head " * 6_000, "<script>" * 4_000, "<" * 40_000])
+def test_a_malformed_page_is_cleaned_in_no_time(text: str) -> None:
+    begin = time.process_time()
+    clean_text(text)
+    assert time.process_time() - begin < 0.1

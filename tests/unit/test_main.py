@@ -1,0 +1,138 @@
+"""The command: what it prints, where, and its exit status."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lifecyclehook_operator.__main__ import main
+from lifecyclehook_operator.settings import ENV_PREFIX, Settings
+
+CRD_FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """Return the settings that the operator is started with; it is not really."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"{ENV_PREFIX}{name.upper()}", raising=False)
+    started: list[Settings] = []
+
+    def run(options: Settings) -> int:
+        started.append(options)
+        return 0
+
+    handlers = ModuleType("handlers")
+    handlers.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lifecyclehook_operator.handlers", handlers)
+    return started
+
+
+def end(*arguments: str) -> int | str | None:
+    """Run the command and return its exit status."""
+    try:
+        return main(arguments)
+    except SystemExit as exit_:
+        return exit_.code
+
+
+def test_run_starts_the_operator_with_the_options_given(started: list[Settings]) -> None:
+    assert end("run", "--namespace", "web", "--health-port=0") == 0
+    assert started == [Settings(namespace=("web",), health_port=0)]
+
+
+def test_run_alone_takes_no_option_from_what_else_is_on_the_command_line(
+    started: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytest", "--health-port=1"])
+    assert end("run") == 0
+    assert started == [Settings()]
+
+
+def test_the_exit_status_of_the_operator_is_that_of_the_command(
+    started: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["lifecyclehook_operator.handlers"], "run", lambda options: 1)
+    assert end("run") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "required"),
+        (["walk"], "invalid choice: 'walk'"),
+        (["run", "--health-port=x"], "--health-port: Input should be a valid integer"),
+        (["run", "--log-level=loud"], "--log-level: Input should be 'debug', 'info', 'warning' or 'error'"),
+        (["run", "--concurrency=0"], "--concurrency: Input should be greater than or equal to 1"),
+        (["run", "--unknown=1"], "--unknown"),
+        (["run", "stray"], "stray"),
+        (["run", "--namespace=a", "--all-namespaces"], "either --namespace or --all-namespaces, not both"),
+        (["crd", "--unknown"], "--unknown"),
+        (["crd", "stray"], "stray"),
+    ],
+)
+def test_what_is_wrong_with_the_arguments_is_told_on_stderr_with_exit_status_2(
+    started: list[Settings], capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    assert end(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert complaint in captured.err
+    assert "Traceback" not in captured.err
+    assert started == []
+
+
+def test_all_that_is_wrong_is_told_a_line_each(started: list[Settings], capsys: pytest.CaptureFixture[str]) -> None:
+    assert end("run", "--health-port=x", "--concurrency=x") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[:2] for line in lines] == [
+        ["lifecyclehook-operator", " --health-port"],
+        ["lifecyclehook-operator", " --concurrency"],
+    ]
+    assert started == []
+
+
+def test_what_is_wrong_with_the_environment_is_told_too(
+    started: list[Settings], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIFECYCLEHOOK_OPERATOR_HEALTH_PORT", "x")
+    assert end("run") == 2
+    assert "health-port" in capsys.readouterr().err
+    assert started == []
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_the_help_of_run_names_every_option_with_its_explanation(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert end("run", "--help") == 0
+    _, *options = capsys.readouterr().out.partition("options:")[2].split("\n  -")
+    (text,) = (text for text in options if text.startswith(f"-{name.replace('_', '-')}"))
+    assert str(Settings.model_fields[name].description) in text
+
+
+def test_the_help_of_run_tells_of_the_environment_and_of_the_credentials(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end("run", "--help") == 0
+    text = capsys.readouterr().out
+    for word in ("LIFECYCLEHOOK_OPERATOR_HEALTH_PORT", "KUBECONFIG", "OS_AUTH_URL", "OS_PASSWORD", "AS_ENDPOINT"):
+        assert word in text
+
+
+def test_the_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end("--help") == 0
+    text = capsys.readouterr().out
+    assert "run " in text
+    assert "crd " in text
+
+
+def test_crd_prints_what_is_in_crds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end("crd") == 0
+    assert capsys.readouterr().out == CRD_FILE.read_text()
+
+
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end("--version") == 0
+    assert capsys.readouterr().out == f"lifecyclehook-operator {version('lifecyclehook-operator')}\n"

@@ -1,0 +1,354 @@
+"""From what came of a pass to the status, and from the status to the write, or to none."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import jsonpatch
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lifecyclehook_operator.errors import (
+    CallError,
+    CredentialsError,
+    InvalidError,
+    Reason,
+    TransientError,
+    UnexpectedError,
+    WaitingError,
+)
+from lifecyclehook_operator.resource import LifecycleHookStatus
+from lifecyclehook_operator.status import Drifted, Failed, Happening, InSync, next_status, status_patch
+from tests.unit.samples import make_hook
+
+Outcome = InSync | Drifted | Failed
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 999999, tzinfo=UTC)
+LATER = NOON + timedelta(minutes=5)
+AT_NOON, AT_LATER = "2026-03-01T12:00:00Z", "2026-03-01T12:05:00Z"
+
+SYNCED = InSync(make_hook(), "project-1", "group-1")
+REPAIRED = InSync(
+    make_hook(), "project-1", "group-1", Happening("Normal", "Repaired", "repaired in AS, where it had been changed")
+)
+CHANGED = Drifted(make_hook(default_timeout=60), "somebody else has set defaultTimeout to 60 instead of 3600")
+VANISHED = Drifted(None, "somebody else has deleted the hook in AS")
+
+
+def failed(class_: type[CallError], reason: Reason, message: str = "as it pleases", **details: Any) -> Failed:
+    return Failed(class_(reason, message, **{"operation": "create", **details}))
+
+
+UNAVAILABLE = failed(TransientError, Reason.CLOUD_UNAVAILABLE, http_status=503, request_id="r-1")
+CONNECTION_LOST = failed(TransientError, Reason.CLOUD_UNAVAILABLE, "the connection was lost")
+QUOTA = failed(WaitingError, Reason.QUOTA_EXCEEDED, "too many", http_status=400, code="AS.7038", request_id="r-1")
+INVALID = failed(InvalidError, Reason.INVALID_SPEC, "spec.defaultTimeout: 1 is not allowed", operation="validate")
+TAKEN = failed(WaitingError, Reason.ALREADY_EXISTS, "the group has a hook of that name", operation="adopt")
+NO_SECRET = failed(
+    CredentialsError, Reason.CREDENTIALS_NOT_FOUND, "Secret web/otc does not exist", operation="authenticate"
+)
+RUBBISH = failed(UnexpectedError, Reason.UNEXPECTED_RESPONSE, http_status=404)
+CONFLICT = failed(WaitingError, Reason.CONFLICT, "LifecycleHook web/other owns the hook", operation="claim")
+FAILURES = [UNAVAILABLE, CONNECTION_LOST, QUOTA, INVALID, TAKEN, CONFLICT, NO_SECRET, RUBBISH]
+EDITED = InSync(make_hook(default_timeout=60, notification_metadata="x"), "project-1", "group-1")
+OUTCOMES: list[Outcome] = [SYNCED, EDITED, REPAIRED, CHANGED, VANISHED, *FAILURES]
+
+
+def follow(*outcomes: Outcome, generation: int = 1, now: datetime = NOON) -> LifecycleHookStatus:
+    """Return the status after these outcomes, all of one generation and time."""
+    status = LifecycleHookStatus()
+    for outcome in outcomes:
+        status = next_status(status, outcome, generation, now)
+    return status
+
+
+def conditions(status: LifecycleHookStatus) -> dict[str, tuple[str, str]]:
+    return {condition.type: (condition.status, condition.reason) for condition in status.conditions}
+
+
+def write(status: Mapping[str, Any] | None, wanted: LifecycleHookStatus) -> dict[str, Any]:
+    """Return the status as the API server keeps and gives it back after the patch."""
+    body = {} if status is None else {"status": status}
+    patched = jsonpatch.apply_patch(body, [dict(operation) for operation in status_patch(status, wanted)])
+    kept: dict[str, Any] = json.loads(json.dumps(patched))["status"]
+    return kept
+
+
+def test_a_hook_in_sync_is_ready_and_all_eight_fields_of_the_answer_are_shown() -> None:
+    assert follow(SYNCED, generation=3).as_object() == {
+        "observedGeneration": 3,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "Available",
+                "message": "The hook in AS is as wanted.",
+                "observedGeneration": 3,
+                "lastTransitionTime": AT_NOON,
+            }
+        ],
+        "appliedGeneration": 3,
+        "projectId": "project-1",
+        "scalingGroupId": "group-1",
+        "lifecycleHook": {
+            "lifecycleHookName": "test-hook1",
+            "lifecycleHookType": "INSTANCE_LAUNCHING",
+            "defaultResult": "ABANDON",
+            "defaultTimeout": 3600,
+            "notificationTopicUrn": "urn:smn:eu-de:b53e5554fad0494d96206fb84296510b:gsh",
+            "notificationTopicName": "gsh",
+            "notificationMetadata": "",
+            "createTime": "2019-03-18T16:00:11Z",
+        },
+    }
+
+
+def test_a_failure_shows_what_the_cloud_answered_and_what_to_do() -> None:
+    assert follow(QUOTA).as_object() == {
+        "observedGeneration": 1,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "False",
+                "reason": "QuotaExceeded",
+                "message": "create: too many (400 AS.7038). An AS group takes at most five hooks: delete one.",
+                "observedGeneration": 1,
+                "lastTransitionTime": AT_NOON,
+            }
+        ],
+        "error": {
+            "operation": "create",
+            "httpStatus": 400,
+            "code": "AS.7038",
+            "message": "too many",
+            "requestId": "r-1",
+            "time": AT_NOON,
+            "retry": "Slow",
+        },
+    }
+
+
+def test_a_failure_with_no_answer_has_no_http_status_and_no_code() -> None:
+    error = follow(CONNECTION_LOST).as_object()["error"]
+    assert error == {
+        "operation": "create",
+        "message": "the connection was lost",
+        "time": AT_NOON,
+        "retry": "Backoff",
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome", "ready", "stalled"),
+    [
+        ([], SYNCED, ("True", "Available"), None),
+        ([], UNAVAILABLE, ("False", "CloudUnavailable"), None),
+        ([SYNCED], UNAVAILABLE, ("Unknown", "CloudUnavailable"), None),
+        ([SYNCED], CONNECTION_LOST, ("Unknown", "CloudUnavailable"), None),
+        ([SYNCED, UNAVAILABLE], UNAVAILABLE, ("Unknown", "CloudUnavailable"), None),
+        ([SYNCED, UNAVAILABLE], QUOTA, ("False", "QuotaExceeded"), None),
+        ([QUOTA], UNAVAILABLE, ("False", "CloudUnavailable"), None),
+        ([SYNCED], QUOTA, ("False", "QuotaExceeded"), None),
+        ([SYNCED], RUBBISH, ("False", "UnexpectedResponse"), None),
+        ([SYNCED], INVALID, ("False", "InvalidSpec"), ("True", "InvalidSpec")),
+        ([], TAKEN, ("False", "AlreadyExists"), ("True", "AlreadyExists")),
+        ([], NO_SECRET, ("False", "CredentialsNotFound"), ("True", "CredentialsNotFound")),
+        ([NO_SECRET], UNAVAILABLE, ("False", "CloudUnavailable"), None),
+        ([], CONFLICT, ("False", "Conflict"), ("True", "Conflict")),
+        ([SYNCED], CHANGED, ("False", "Drifted"), None),
+        ([SYNCED], VANISHED, ("False", "Drifted"), None),
+        ([INVALID], SYNCED, ("True", "Available"), None),
+        ([CHANGED], SYNCED, ("True", "Available"), None),
+    ],
+)
+def test_ready_is_unknown_only_while_the_cloud_fails_a_hook_that_was_fine(
+    before: list[Outcome], outcome: Outcome, ready: tuple[str, str], stalled: tuple[str, str] | None
+) -> None:
+    wanted = {"Ready": ready} | ({"Stalled": stalled} if stalled else {})
+    assert conditions(follow(*before, outcome)) == wanted
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_condition_keeps_its_time_while_its_status_is_unchanged(outcome: Outcome) -> None:
+    before = follow(outcome)
+    after = next_status(before, outcome, 2, LATER)
+    assert [condition.last_transition_time for condition in after.conditions] == [AT_NOON] * len(after.conditions)
+    assert [condition.observed_generation for condition in after.conditions] == [2] * len(after.conditions)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "time"),
+    [
+        (SYNCED, QUOTA, AT_LATER),
+        (SYNCED, UNAVAILABLE, AT_LATER),
+        (UNAVAILABLE, SYNCED, AT_LATER),
+        (UNAVAILABLE, QUOTA, AT_NOON),
+        (QUOTA, INVALID, AT_NOON),
+    ],
+)
+def test_a_condition_gets_a_new_time_only_with_a_new_status(before: Outcome, after: Outcome, time: str) -> None:
+    ready = next_status(follow(before), after, 1, LATER).condition("Ready")
+    assert ready is not None
+    assert ready.last_transition_time == time
+
+
+def test_stalled_gets_a_time_of_its_own() -> None:
+    status = next_status(follow(QUOTA), INVALID, 1, LATER)
+    assert {condition.type: condition.last_transition_time for condition in status.conditions} == {
+        "Ready": AT_NOON,
+        "Stalled": AT_LATER,
+    }
+
+
+def test_times_are_utc_in_whole_seconds() -> None:
+    local = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    assert follow(SYNCED, now=local) == follow(SYNCED)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        failed(TransientError, Reason.CLOUD_UNAVAILABLE, "another text", http_status=503, request_id="r-2"),
+        failed(TransientError, Reason.CLOUD_UNAVAILABLE, http_status=503, retry_after_seconds=7),
+    ],
+)
+def test_the_same_failure_of_the_cloud_met_again_stays_to_the_letter(again: Failed) -> None:
+    before = follow(UNAVAILABLE)
+    assert next_status(before, again, 1, LATER) == before
+
+
+def test_no_answer_in_one_way_and_then_in_another_is_the_same_failure() -> None:
+    before = follow(failed(TransientError, Reason.CLOUD_UNAVAILABLE, "no answer in time"))
+    assert next_status(before, CONNECTION_LOST, 1, LATER) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        failed(TransientError, Reason.CLOUD_UNAVAILABLE, http_status=503, operation="list"),
+        failed(TransientError, Reason.CLOUD_UNAVAILABLE, http_status=502),
+        failed(TransientError, Reason.CLOUD_UNAVAILABLE, http_status=503, code="AS.0001"),
+        failed(UnexpectedError, Reason.UNEXPECTED_RESPONSE, http_status=503),
+        CONNECTION_LOST,
+    ],
+)
+def test_another_operation_status_or_code_is_another_failure(other: Failed) -> None:
+    error = next_status(follow(UNAVAILABLE), other, 1, LATER).error
+    assert error is not None
+    assert error.time == AT_LATER
+    assert error.operation == other.error.operation
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (INVALID, failed(InvalidError, Reason.INVALID_SPEC, "spec.defaultTimeout is 2", operation="validate")),
+        (TAKEN, failed(WaitingError, Reason.ALREADY_EXISTS, "it differs in defaultResult", operation="adopt")),
+        (
+            NO_SECRET,
+            failed(CredentialsError, Reason.CREDENTIALS_INVALID, "Secret web/otc has no key", operation="authenticate"),
+        ),
+    ],
+    ids=["InvalidSpec", "AlreadyExists", "Credentials"],
+)
+def test_what_we_say_ourselves_is_always_of_the_present(before: Failed, after: Failed) -> None:
+    status = next_status(follow(before), after, 1, LATER)
+    assert status.error is not None
+    assert status.error.message == after.error.message
+    assert status.error.time == AT_NOON
+    for condition in status.conditions:
+        assert condition.reason == after.error.reason
+        assert after.error.message in condition.message
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_success_leaves_nothing_of_a_failure(failure: Failed) -> None:
+    status = write(write(None, follow(failure)), next_status(follow(failure), SYNCED, 1, NOON))
+    assert status == follow(SYNCED).as_object()
+
+
+@pytest.mark.parametrize("failure", [failure for failure in FAILURES if failure is not CONFLICT])
+def test_a_failure_leaves_in_place_what_is_known_of_the_hook(failure: Failed) -> None:
+    status = next_status(follow(SYNCED), failure, 2, LATER)
+    assert (status.observed_generation, status.applied_generation) == (2, 1)
+    assert (status.lifecycle_hook, status.project_id, status.scaling_group_id) == (SYNCED.hook, "project-1", "group-1")
+
+
+def test_who_loses_a_conflict_does_not_have_the_hook_any_more() -> None:
+    status = next_status(follow(SYNCED), CONFLICT, 2, LATER)
+    assert (status.lifecycle_hook, status.applied_generation) == (None, None)
+
+
+def test_a_drift_that_is_only_reported_shows_the_hook_as_it_is() -> None:
+    status = next_status(follow(SYNCED, UNAVAILABLE), CHANGED, 1, LATER)
+    ready = status.condition("Ready")
+    assert ready is not None
+    assert ready.message == CHANGED.message
+    assert status.lifecycle_hook == CHANGED.hook
+    assert status.error is None
+    assert status.applied_generation == 1
+
+
+def test_a_hook_that_vanished_and_is_only_reported_is_shown_as_it_last_was() -> None:
+    assert follow(SYNCED, VANISHED).lifecycle_hook == SYNCED.hook
+
+
+def test_a_repair_is_told_of_until_something_else_happens() -> None:
+    def message(status: LifecycleHookStatus) -> str:
+        ready = status.condition("Ready")
+        assert ready is not None
+        return ready.message
+
+    repaired = follow(SYNCED, REPAIRED)
+    assert "repaired in AS, where it had been changed" in message(repaired)
+    assert next_status(repaired, SYNCED, 1, LATER) == repaired
+    assert message(next_status(repaired, EDITED, 2, LATER)) == message(follow(SYNCED))
+    assert message(follow(REPAIRED, UNAVAILABLE, SYNCED)) == message(follow(SYNCED))
+
+
+def test_the_first_status_is_written_whole() -> None:
+    wanted = follow(SYNCED)
+    operation = {"op": "add", "path": "/status", "value": wanted.as_object()}
+    assert status_patch(None, wanted) == status_patch({}, wanted) == [operation]
+    assert write(None, wanted) == write({}, wanted) == wanted.as_object()
+
+
+def test_a_change_is_written_with_the_changed_parts_only() -> None:
+    before = follow(UNAVAILABLE)
+    wanted = next_status(before, SYNCED, 1, LATER)
+    operations = status_patch(before.as_object(), wanted)
+    assert sorted((operation["op"], operation["path"]) for operation in operations) == [
+        ("add", "/status/appliedGeneration"),
+        ("add", "/status/conditions"),
+        ("add", "/status/lifecycleHook"),
+        ("add", "/status/projectId"),
+        ("add", "/status/scalingGroupId"),
+        ("remove", "/status/error"),
+    ]
+    assert write(before.as_object(), wanted) == wanted.as_object()
+
+
+def test_what_an_older_version_wrote_and_this_one_does_not_know_is_removed() -> None:
+    wanted = follow(SYNCED)
+    assert write({**wanted.as_object(), "bygone": {"a": 1}}, wanted) == wanted.as_object()
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(OUTCOMES), st.integers(1, 3), st.integers(0, 10_000)), min_size=1, max_size=6
+    )
+)
+def test_whatever_happens_the_patch_leads_to_the_wanted_status_and_is_empty_when_it_is_reached(
+    steps: list[tuple[Outcome, int, int]],
+) -> None:
+    kept: dict[str, Any] | None = None
+    for outcome, generation, seconds in steps:
+        previous = LifecycleHookStatus.model_validate(kept or {})
+        wanted = next_status(previous, outcome, generation, NOON + timedelta(seconds=seconds))
+        kept = write(kept, wanted)
+        assert kept == wanted.as_object()
+        read_back = LifecycleHookStatus.model_validate(kept)
+        again = next_status(read_back, outcome, generation, LATER + timedelta(days=1))
+        assert status_patch(kept, again) == []
