@@ -54,16 +54,19 @@ class _Model(BaseModel):
 class _Wanted(_Model):
     """A part of the spec: taken as strictly as the API server takes it."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, validate_by_name=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _null_means_default(cls, data: object) -> object:
-        # The API server drops a null before it fills in a field's default, and refuses it where there is no default.
+    def _read_as_the_api_server_does(cls, data: object) -> object:
+        # It drops a null before it fills in defaults, and keeps a number without a fraction as an integer.
         if not isinstance(data, Mapping):
             return data
-        defaulted = {field.alias for field in cls.model_fields.values() if field.default not in (None, "", ...)}
-        return {key: value for key, value in data.items() if value is not None or key not in defaulted}
+        return {
+            key: int(value) if isinstance(value, float) and value.is_integer() else value
+            for key, value in data.items()
+            if value is not None
+        }
 
 
 class CredentialsRef(_Wanted):
@@ -274,9 +277,9 @@ class LifecycleHook:
 
         Raises InvalidResourceError if it breaks a rule of tables 1 and 2.
         """
-        raw = self.body.get("spec", {})
+        given = {key: value for key, value in self.body.get("spec", {}).items() if value is not None}
         try:
-            return LifecycleHookSpec.model_validate({"lifecycleHookName": self.name, **raw})
+            return LifecycleHookSpec.model_validate({"lifecycleHookName": self.name, **given})
         except ValidationError as error:
             raise InvalidResourceError("; ".join(_describe(details) for details in error.errors())) from error
 
