@@ -1,6 +1,6 @@
 """Desired is the resource, observed is what AS answers, and one pass brings the second to the first.
 
-`decide` is the table of that, `Reconciler` carries out what it says. Neither knows what woke the pass up.
+The table of that is in `decision`; here it is carried out. Nothing here knows what woke the pass up.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum, auto
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -19,6 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from lifecyclehook_operator.access import Access
 from lifecyclehook_operator.autoscaling import Project
+from lifecyclehook_operator.decision import Action, Claim, Unseen, decide, find_difference
 from lifecyclehook_operator.errors import (
     ABSENT_CODES,
     HOOK_MAY_EXIST_CODES,
@@ -38,67 +38,6 @@ logger = logging.getLogger(__name__)
 FOREVER = float("inf")
 #: A pass takes fewer steps than this, unless AS does not answer what it was asked for.
 _MAX_STEPS = 6
-
-
-class Unseen(Enum):
-    """Why there is no hook to look at."""
-
-    UNKNOWN = auto()
-    ABSENT = auto()
-
-
-class Action(Enum):
-    """What to do next."""
-
-    OBSERVE = auto()
-    CREATE = auto()
-    MODIFY = auto()
-    KEEP = auto()
-    REPORT = auto()
-    REFUSE = auto()
-    DELETE = auto()
-    RELEASE = auto()
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What ties a hook to the resource."""
-
-    #: The hook is this resource's: created by it, or adopted.
-    owned: bool
-    #: A create call of this resource may have gone out, and what came of it is not known.
-    attempted: bool
-
-
-def decide(
-    spec: LifecycleHookSpec, is_deleting: bool, observed: Hook | Unseen, claim: Claim, *, is_applied: bool = False
-) -> Action:
-    """Return what brings the hook nearer to what is wanted of it: there as the spec says, or gone if is_deleting.
-
-    Where this very spec has been applied before (is_applied), what differs has drifted.
-    """
-    leave_drift = claim.owned and is_applied and spec.drift_policy == "Report"
-    match observed:
-        case _ if is_deleting:
-            return _decide_deletion(spec, observed, claim)
-        case Unseen.UNKNOWN:
-            return Action.OBSERVE if claim.owned or claim.attempted else Action.CREATE
-        case Unseen.ABSENT:
-            return Action.REPORT if leave_drift else Action.CREATE
-        case Hook() if not _difference(observed, spec):
-            return Action.KEEP if claim.owned or spec.adoption_policy != "Never" else Action.REFUSE
-        case _ if leave_drift:
-            return Action.REPORT
-        case _:
-            return Action.MODIFY if claim.owned or spec.adoption_policy == "Always" else Action.REFUSE
-
-
-def _decide_deletion(spec: LifecycleHookSpec, observed: Hook | Unseen, claim: Claim) -> Action:
-    if spec.deletion_policy == "Retain" or observed is Unseen.ABSENT:
-        return Action.RELEASE
-    if claim.owned:
-        return Action.DELETE
-    return Action.OBSERVE if claim.attempted else Action.RELEASE
 
 
 class Kubernetes(Protocol):
@@ -406,7 +345,7 @@ class _Pass:
             raise error
 
     async def _modify(self, hook: Hook) -> None:
-        changes = _difference(hook, self.spec)
+        changes = find_difference(hook, self.spec)
         await self._make_orphan_proof(self.resource.create_intent)
         try:
             modified = await self.project.modify_hook(*self._path, changes)
@@ -442,7 +381,7 @@ class _Pass:
         )
 
     def _refusal(self, hook: Hook) -> WaitingError:
-        fields = ", ".join(map(to_camel, _difference(hook, self.spec)))
+        fields = ", ".join(map(to_camel, find_difference(hook, self.spec)))
         return WaitingError(
             Reason.ALREADY_EXISTS,
             f"the group has a hook named {hook.lifecycle_hook_name} that is not this resource's"
@@ -511,11 +450,5 @@ def _describe_drift(hook: Hook, spec: LifecycleHookSpec) -> str:
     observed = hook.hook_fields()
     return ", ".join(
         f"{to_camel(name)} to {observed[name]!r} instead of {wanted!r}"
-        for name, wanted in _difference(hook, spec).items()
+        for name, wanted in find_difference(hook, spec).items()
     )
-
-
-def _difference(hook: Hook, spec: LifecycleHookSpec) -> dict[str, Any]:
-    """Return the fields in which the hook isn't as wanted, as they are wanted, as AS names them."""
-    observed = hook.hook_fields()
-    return {name: value for name, value in spec.hook_fields().items() if observed[name] != value}

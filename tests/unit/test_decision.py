@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lifecyclehook_operator.reconcile import Action, Claim, Unseen, decide
+from lifecyclehook_operator.decision import Action, Claim, Unseen, decide
 from lifecyclehook_operator.resource import Hook
 from tests.unit.samples import make_hook, make_spec
 
