@@ -1,11 +1,15 @@
 """Which project a resource works in, and as whom: by the Secret it refers to, or as the operator itself."""
 
 import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Protocol
+from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 from lifecyclehook_operator.autoscaling import Project, Projects
-from lifecyclehook_operator.credentials import SECRET_KEY, Credentials, Secret, read_clouds_yaml
+from lifecyclehook_operator.credentials import Credentials, Secret
 from lifecyclehook_operator.errors import CredentialsError, Reason
 from lifecyclehook_operator.resource import LifecycleHook, LifecycleHookSpec
 
@@ -68,14 +72,28 @@ class SecretStore:
         return secret != before
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a cluster admin lets resources do; all are globs."""
+
+    #: Namespaces whose resources may use the operator's own credentials.
+    own_credentials_namespaces: tuple[str, ...]
+    #: Hosts that credentials may lead to, beside those of the operator's own.
+    hosts: tuple[str, ...]
+
+
 class Access:
     """Finds the project of a resource."""
 
-    def __init__(self, secrets: SecretStore, projects: Projects, own_credentials: Credentials | None) -> None:
+    def __init__(
+        self, secrets: SecretStore, projects: Projects, own_credentials: Credentials | None, rules: Rules
+    ) -> None:
         """Take the operator's own credentials for resources that refer to no Secret, if it has any."""
         self._secrets = secrets
         self._projects = projects
         self._own_credentials = own_credentials
+        self._own_namespaces = rules.own_credentials_namespaces
+        self._hosts = rules.hosts + (own_credentials.hosts if own_credentials else ())
 
     async def find_project(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Project:
         """Return the project to work in; a Secret that is needed for it stays until it is released.
@@ -83,8 +101,12 @@ class Access:
         Raises CredentialsError if there are no credentials, if they are malformed or refused, or if they are for
         another project than the hook lives in, another CallError if IAM can't be asked, and KubernetesError.
         """
-        project = self._projects.get(await self._find_credentials(resource, spec))
-        project_id = await project.get_id()
+        credentials = await self._find_credentials(resource, spec)
+        self._check_hosts(credentials.hosts)  # before a byte is sent
+        project = self._projects.get(credentials)
+        place = await project.find_place()
+        self._check_hosts([urlsplit(place.url).hostname or ""])
+        project_id = place.project_id
         if resource.status.project_id not in ("", project_id):
             raise _error(
                 Reason.CREDENTIALS_INVALID,
@@ -100,15 +122,28 @@ class Access:
                     Reason.CREDENTIALS_NOT_FOUND,
                     "spec.credentialsRef names no Secret, and the operator has no credentials of its own",
                 )
+            if not _matches(resource.namespace, self._own_namespaces):
+                raise _error(
+                    Reason.CREDENTIALS_NOT_FOUND,
+                    f"spec.credentialsRef names no Secret, and the namespace {resource.namespace} is none of "
+                    "--default-credentials-namespaces, which may use the operator's own credentials",
+                )
             return self._own_credentials
         key = (resource.namespace, reference.secret_name)
         source = f"Secret {'/'.join(key)}"
         secret = await self._secrets.get(key, hold=not resource.is_deleting)
         if secret is None:
             raise _error(Reason.CREDENTIALS_NOT_FOUND, f"{source} does not exist")
-        if SECRET_KEY not in secret.content:
-            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {SECRET_KEY}")
-        return read_clouds_yaml(secret.content[SECRET_KEY], reference.cloud_name, source)
+        return secret.read_credentials(reference.cloud_name, source)
+
+    def _check_hosts(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if not _matches(host, self._hosts):
+                raise _error(Reason.CREDENTIALS_INVALID, f"the host {host} is none of --allowed-endpoints")
+
+
+def _matches(value: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
 def _error(reason: Reason, message: str) -> CredentialsError:

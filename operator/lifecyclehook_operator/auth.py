@@ -1,22 +1,29 @@
-"""IAM tokens (API v3, password method) as an httpx authentication flow, and what a token says about where AS is."""
+"""Who we are for the cloud, as httpx authentication flows, and where that lets us find AS.
+
+Either a user with an IAM token (API v3, password method), or an access key that signs each request.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 
 import httpx
 from pydantic import AwareDatetime, BaseModel, SecretStr, ValidationError
 
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError
+from lifecyclehook_operator.signing import SignatureAuth
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
 logger = logging.getLogger(__name__)
 
 OPERATION = "authenticate"
+_AS_PATH = "/autoscaling-api/v1"
+PROJECT_HEADER = "X-Project-Id"
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105  (the name of a header, not a secret)
 
 #: How long before its expiry a token is renewed, in seconds: longer than any call takes.
@@ -25,6 +32,9 @@ _RENEWAL_MARGIN_SECONDS = 300
 _PROBATION_SECONDS = 60
 #: For how long a refused login is not tried again, however many hooks wait for it.
 _REFUSED_LOGIN_SECONDS = 30
+
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class _Endpoint(BaseModel):
@@ -59,38 +69,28 @@ class _TokenAnswer(BaseModel):
     token: _TokenBody
 
 
+class _Projects(BaseModel):
+    projects: list[_Project]
+
+
+class _Catalog(BaseModel):
+    catalog: list[_Service]
+
+
 @dataclass(frozen=True)
-class Token:
-    """A project-scoped token: its value, for how long it serves, and where it says that AS is."""
+class Place:
+    """Where the AS API of a project is, without a slash at its end, and what to send with each request."""
 
-    value: SecretStr
-    renew_at: float
     project_id: str
-    project_name: str
-    project_region: str
-    catalog_endpoint: str | None
-
-    @classmethod
-    def from_answer(cls, response: httpx.Response, region_name: str) -> Self:
-        """Read the answer of POST /v3/auth/tokens.
-
-        The lifetime is the difference of the answer's own two times, so that no clock here has to be right.
-        """
-        body = _TokenAnswer.model_validate_json(response.content).token
-        lifetime = (body.expires_at - body.issued_at).total_seconds()
-        margin = min(_RENEWAL_MARGIN_SECONDS, lifetime / 4)
-        return cls(
-            value=SecretStr(response.headers["X-Subject-Token"]),
-            renew_at=time.monotonic() + lifetime - margin,
-            project_id=body.project.id,
-            project_name=body.project.name,
-            project_region=body.project.region,
-            catalog_endpoint=_find_endpoint(body.catalog, region_name, body.project.region),
-        )
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def _find_endpoint(catalog: list[_Service], region_name: str, project_region: str) -> str | None:
-    """Return where AS is in the region asked for; if none is, in the project's, or else in any."""
+def _find_url(credentials: Credentials, project: _Project, catalog: list[_Service]) -> str:
+    """Return where AS is: as configured, else as the catalog says, else by region.
+
+    The catalog is searched in the region asked for; where none is, in the project's, or else in any.
+    """
     urls = {
         endpoint.region: endpoint.url
         for service in catalog
@@ -98,9 +98,36 @@ def _find_endpoint(catalog: list[_Service], region_name: str, project_region: st
         for endpoint in service.endpoints
         if endpoint.interface == "public"
     }
-    if region_name:
-        return urls.get(region_name)
-    return urls.get(project_region) or next(iter(urls.values()), None)
+    region = credentials.region_name or project.region
+    found = urls.get(region) or (None if credentials.region_name else next(iter(urls.values()), None))
+    base = (credentials.as_endpoint or found or f"https://as.{region}.otc.t-systems.com").rstrip("/")
+    root, path, project_id = base.partition(_AS_PATH)
+    return base if project_id else f"{root}{path or _AS_PATH}/{project.id}"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A project-scoped token: its value, for how long it serves, and where it says that AS is."""
+
+    value: SecretStr
+    renew_at: float
+    project_name: str
+    place: Place
+
+    @classmethod
+    def from_answer(cls, response: httpx.Response, credentials: Credentials) -> Self:
+        """Read the answer of POST /v3/auth/tokens.
+
+        The lifetime is the difference of the answer's own two times, so that no clock here has to be right.
+        """
+        body = _TokenAnswer.model_validate_json(response.content).token
+        lifetime = (body.expires_at - body.issued_at).total_seconds()
+        return cls(
+            value=SecretStr(response.headers["X-Subject-Token"]),
+            renew_at=time.monotonic() + lifetime - min(_RENEWAL_MARGIN_SECONDS, lifetime / 4),
+            project_name=body.project.name,
+            place=Place(body.project.id, _find_url(credentials, body.project, body.catalog)),
+        )
 
 
 class TokenAuth(httpx.Auth):
@@ -124,6 +151,13 @@ class TokenAuth(httpx.Auth):
         if response.status_code == httpx.codes.UNAUTHORIZED and (renewed := await self._renew_refused(token)):
             request.headers[TOKEN_HEADER] = renewed.value.get_secret_value()
             yield request
+
+    async def find_place(self) -> Place:
+        """Return where the project is, as the token says.
+
+        Raises CallError if IAM can't be reached or refuses.
+        """
+        return (await self.get_token()).place
 
     async def get_token(self) -> Token:
         """Return a token that serves for a while yet.
@@ -157,7 +191,7 @@ class TokenAuth(httpx.Auth):
             raise
         finally:
             self._login = None
-        logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.project_id)
+        logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.place.project_id)
         return self._token
 
     async def _request_token(self) -> Token:
@@ -167,9 +201,70 @@ class TokenAuth(httpx.Auth):
         if response.status_code != httpx.codes.CREATED:
             raise _login_error(response)
         try:
-            return Token.from_answer(response, self._credentials.region_name)
+            return Token.from_answer(response, self._credentials)
         except (ValidationError, KeyError) as error:
             # The answer itself stays out of the message: its header is a token.
+            raise TransientError(
+                Reason.UNEXPECTED_RESPONSE,
+                "IAM's answer is not the documented one",
+                operation=OPERATION,
+                http_status=response.status_code,
+            ) from error
+
+
+class AccessKeyAuth(SignatureAuth):
+    """Signs each request with an access key. Project and endpoint are asked for once, where they aren't configured."""
+
+    def __init__(self, credentials: Credentials, http: httpx.AsyncClient) -> None:
+        super().__init__(credentials.ak, credentials.sk or SecretStr(""), credentials.security_token)
+        self._credentials = credentials
+        self._http = http
+        self._search: asyncio.Task[Place] | None = None
+        self._place: Place | None = None
+
+    async def find_place(self) -> Place:
+        """Return where the project is, as configured or as IAM says.
+
+        Raises CallError if IAM can't be reached or refuses, or does not know the project.
+        """
+        if self._place is None:
+            if self._search is None:
+                self._search = share(self._find_place())
+            return await asyncio.shield(self._search)  # one waiter's cancellation is not the others'
+        return self._place
+
+    async def _find_place(self) -> Place:
+        try:
+            project = await self._find_project()
+            headers = {PROJECT_HEADER: project.id}
+            catalog = (
+                [] if self._credentials.as_endpoint else (await self._ask(_Catalog, "/auth/catalog", headers)).catalog
+            )
+            self._place = Place(project.id, _find_url(self._credentials, project, catalog), headers)
+        finally:
+            self._search = None
+        return self._place
+
+    async def _find_project(self) -> _Project:
+        name = self._credentials.project_name
+        if self._credentials.project_id:
+            return _Project(id=self._credentials.project_id, name=name)
+        projects = (await self._ask(_Projects, f"/projects?{urlencode({'name': name})}", {})).projects
+        if len(projects) != 1:
+            raise CredentialsError(
+                Reason.CREDENTIALS_INVALID, f"IAM knows {len(projects)} projects named {name!r}", operation=OPERATION
+            )
+        return projects[0]
+
+    async def _ask(self, answer: type[Answer], path: str, headers: Mapping[str, str]) -> Answer:
+        url = f"{_with_version(self._credentials.auth_url)}{path}"
+        with transport_errors(OPERATION):
+            response = await self._http.get(url, headers=headers, auth=self)
+        if not response.is_success:
+            raise _login_error(response)
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
             raise TransientError(
                 Reason.UNEXPECTED_RESPONSE,
                 "IAM's answer is not the documented one",
@@ -200,6 +295,7 @@ def _with_version(auth_url: str) -> str:
 def _login_body(credentials: Credentials) -> Mapping[str, Any]:
     user_domain = _reference(credentials.user_domain_id, credentials.user_domain_name)
     project = _reference(credentials.project_id, credentials.project_name)
+    project_domain = _reference(credentials.project_domain_id, credentials.project_domain_name) or user_domain
     return {
         "auth": {
             "identity": {
@@ -207,15 +303,15 @@ def _login_body(credentials: Credentials) -> Mapping[str, Any]:
                 "password": {
                     "user": {
                         "name": credentials.username,
-                        "password": credentials.password.get_secret_value(),
+                        "password": credentials.password.get_secret_value() if credentials.password else "",
                         "domain": user_domain,
                     }
                 },
             },
-            "scope": {"project": project if "id" in project else {**project, "domain": user_domain}},
+            "scope": {"project": project if "id" in project else {**project, "domain": project_domain}},
         }
     }
 
 
 def _reference(id_: str, name: str) -> Mapping[str, str]:
-    return {"id": id_} if id_ else {"name": name}
+    return {"id": id_} if id_ else {"name": name} if name else {}

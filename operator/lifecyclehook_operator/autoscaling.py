@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from weakref import WeakValueDictionary
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lifecyclehook_operator.auth import Token, TokenAuth
+from lifecyclehook_operator.auth import AccessKeyAuth, Place, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import Reason, TransientError
 from lifecyclehook_operator.resource import Hook
@@ -19,7 +20,8 @@ from lifecyclehook_operator.transport import error_from_response, share, transpo
 
 #: How long a listing is kept for others who look at the same group at about the same time.
 _LISTING_KEPT_SECONDS = 10
-_API_PATH = "/autoscaling-api/v1"
+#: After how long without use a project's connections are closed; longer than any resync interval that makes sense.
+_UNUSED_SECONDS = 6 * 3600
 
 
 class _HookList(BaseModel):
@@ -45,7 +47,7 @@ class Project:
             timeout_seconds: how long to wait for a connection, and for each part of an answer.
             concurrency: how many resources of this project may be in work at a time.
         """
-        self._credentials = credentials
+        self.used_at = time.monotonic()
         # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
         self._slots = asyncio.Semaphore(concurrency)
         self._slots_of_group: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -54,14 +56,19 @@ class Project:
         logging.getLogger("httpcore").setLevel(logging.WARNING)
         self._http = httpx.AsyncClient(
             timeout=timeout_seconds,
+            verify=_trust(credentials),
             limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
         )
-        self._auth = TokenAuth(credentials, self._http)
+        self._auth = (AccessKeyAuth if credentials.ak else TokenAuth)(credentials, self._http)
         self._listings: dict[str, tuple[float, asyncio.Task[list[Hook]]]] = {}
 
+    async def find_place(self) -> Place:
+        """Return which project it is, and where its AS is."""
+        return await self._auth.find_place()
+
     async def get_id(self) -> str:
-        """Return the project's ID, as the token tells it."""
-        return (await self._auth.get_token()).project_id
+        """Return the project's ID."""
+        return (await self.find_place()).project_id
 
     @asynccontextmanager
     async def slot(self, group_id: str) -> AsyncIterator[None]:
@@ -116,21 +123,13 @@ class Project:
     async def _call(
         self, operation: str, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
-        url = f"{self._base_url(await self._auth.get_token())}/scaling_lifecycle_hook/{path}"
+        place = await self.find_place()
+        url = f"{place.url}/scaling_lifecycle_hook/{path}"
         with transport_errors(operation):
-            response = await self._http.request(method, url, json=body, auth=self._auth)
+            response = await self._http.request(method, url, json=body, headers=place.headers, auth=self._auth)
         if not response.is_success:
             raise error_from_response(response, operation)
         return response
-
-    def _base_url(self, token: Token) -> str:
-        """Return the URL of the project's AS API: as configured, else as the token's catalog says, else by region."""
-        region = self._credentials.region_name or token.project_region
-        base = (
-            self._credentials.as_endpoint or token.catalog_endpoint or f"https://as.{region}.otc.t-systems.com"
-        ).rstrip("/")
-        root, path, project_id = base.partition(_API_PATH)
-        return base if project_id else f"{root}{path or _API_PATH}/{token.project_id}"
 
     @staticmethod
     def _parse(adapter: TypeAdapter[T], operation: str, response: httpx.Response) -> T:
@@ -149,6 +148,14 @@ class Project:
             ) from error
 
 
+def _trust(credentials: Credentials) -> ssl.SSLContext:
+    """Return whom to trust: the usual authorities, and those that the credentials bring along."""
+    context = httpx.create_ssl_context()
+    if credentials.ca_certificates:
+        context.load_verify_locations(cadata=credentials.ca_certificates)
+    return context
+
+
 class Projects:
     """The projects in use: resources with the same credentials share one, and so its token and connections."""
 
@@ -161,10 +168,21 @@ class Projects:
     def get(self, credentials: Credentials) -> Project:
         """Return the project that these credentials are for."""
         if credentials not in self._projects:
+            self._close_unused()
             self._projects[credentials] = Project(
                 credentials, timeout_seconds=self._timeout_seconds, concurrency=self._concurrency
             )
-        return self._projects[credentials]
+        project = self._projects[credentials]
+        project.used_at = time.monotonic()
+        return project
+
+    def _close_unused(self) -> None:
+        """Close what has not been used for long: the credentials have changed, or nothing needs them any more."""
+        long_ago = time.monotonic() - _UNUSED_SECONDS
+        for credentials, project in list(self._projects.items()):
+            if project.used_at < long_ago:
+                del self._projects[credentials]
+                share(project.aclose())
 
     async def aclose(self) -> None:
         """Close all connections."""

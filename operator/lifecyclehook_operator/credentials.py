@@ -1,18 +1,136 @@
 """Who we are and where to call: read from a clouds.yaml in a Secret, or from the operator's own environment."""
 
 import base64
+import binascii
+import logging
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lifecyclehook_operator.errors import CredentialsError, Reason
 from lifecyclehook_operator.resource import FINALIZER
 
-SECRET_KEY = "clouds.yaml"  # noqa: S105  (the name of a key, not a secret)
+logger = logging.getLogger(__name__)
+
+CLOUDS_YAML_KEY = "clouds.yaml"
+CA_CERTIFICATE_KEY = "cacert"
+
+_NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
+_CONFIG_FILES = (
+    Path("clouds.yaml"),
+    Path("~/.config/openstack/clouds.yaml"),
+    Path("/etc/openstack/clouds.yaml"),
+)
+#: Keys of a cloud that say nothing about who we are or where to call, or nothing that we would not do anyway.
+_IGNORED_KEYS = frozenset(
+    {
+        "auth_type",
+        "cacert",
+        "identity_api_version",
+        "interface",
+        "endpoint_type",
+        "profile",
+        "regions",
+        "volume_api_version",
+    }
+)
+
+
+class Credentials(BaseModel):
+    """Who we are, the project to work in, and where IAM and AS are. Equal credentials share a token and connections.
+
+    Who we are is a user with a password, or an access key (ak, sk), which may be temporary (security_token).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    auth_url: str = ""
+    username: str = ""
+    password: _NonEmptySecret | None = None
+    user_domain_name: str = ""
+    user_domain_id: str = ""
+    ak: str = ""
+    sk: _NonEmptySecret | None = None
+    security_token: _NonEmptySecret | None = None
+    project_name: str = ""
+    project_id: str = ""
+    project_domain_name: str = ""
+    project_domain_id: str = ""
+    region_name: str = ""
+    as_endpoint: str = ""
+    ca_certificates: str = Field(default="", repr=False)
+
+    @field_validator("auth_url", "as_endpoint")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if not host or parts.scheme not in ("https", "http"):
+            raise ValueError("is not an address of the form https://host")
+        if parts.scheme == "http" and not _is_loopback(host):
+            raise ValueError("must be https: only this very machine may be called without TLS")
+        return value
+
+    @field_validator("ca_certificates")
+    @classmethod
+    def _holds_certificates(cls, value: str) -> str:
+        if value:
+            try:
+                ssl.create_default_context(cadata=value)
+            except (ssl.SSLError, ValueError):
+                raise ValueError("holds no certificate in PEM form") from None
+        return value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        missing = []
+        if not self.auth_url:
+            missing.append("auth_url")
+        if self.ak or self.sk:
+            missing += [name for name in ("ak", "sk") if not getattr(self, name)]
+        else:
+            missing += [name for name in ("username", "password") if not getattr(self, name)]
+            if not (self.user_domain_name or self.user_domain_id):
+                missing.append("user_domain_name or user_domain_id")
+        if not (self.project_name or self.project_id):
+            missing.append("project_name or project_id")
+        if missing:
+            raise ValueError("; ".join(f"{name} is missing" for name in missing))
+        return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that these credentials lead to."""
+        return tuple(urlsplit(url).hostname or "" for url in (self.auth_url, self.as_endpoint) if url)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True)
@@ -23,45 +141,37 @@ class Secret:
     #: Whether it has our finalizer.
     is_held: bool
     is_deleting: bool = False
+    _read: dict[str, Credentials] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Self:
         """Read a v1 Secret."""
-        data = body.get("data") or {}
-        content = {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
         metadata = body["metadata"]
         return cls(
-            content,
+            {key: _decode(value) for key, value in (body.get("data") or {}).items()},
             is_held=FINALIZER in (metadata.get("finalizers") or ()),
             is_deleting=metadata.get("deletionTimestamp") is not None,
         )
 
+    def read_credentials(self, cloud_name: str, source: str) -> Credentials:
+        """Return the credentials of one cloud of the clouds.yaml that the Secret holds.
 
-_NonEmpty = Annotated[str, Field(min_length=1)]
+        Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
+        """
+        if cloud_name not in self._read:
+            if CLOUDS_YAML_KEY not in self.content:
+                raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
+            self._read[cloud_name] = read_clouds_yaml(
+                self.content[CLOUDS_YAML_KEY], cloud_name, source, self.content.get(CA_CERTIFICATE_KEY, "")
+            )
+        return self._read[cloud_name]
 
 
-class Credentials(BaseModel):
-    """An IAM user, the project to work in, and where IAM and AS are. Equal credentials share one token."""
-
-    model_config = ConfigDict(frozen=True)
-
-    auth_url: Annotated[str, Field(pattern=r"^https?://[^/]+")]
-    username: _NonEmpty
-    password: Annotated[SecretStr, Field(min_length=1)]
-    user_domain_name: str = ""
-    user_domain_id: str = ""
-    project_name: str = ""
-    project_id: str = ""
-    region_name: str = ""
-    as_endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+.*)?$")] = ""
-
-    @model_validator(mode="after")
-    def _names_a_domain_and_a_project(self) -> Self:
-        if not (self.user_domain_name or self.user_domain_id):
-            raise ValueError("user_domain_name or user_domain_id is required")
-        if not (self.project_name or self.project_id):
-            raise ValueError("project_name or project_id is required")
-        return self
+def _decode(value: str) -> str:
+    try:
+        return base64.b64decode(value).decode(errors="replace")
+    except binascii.Error:
+        return ""
 
 
 class _Environment(BaseSettings):
@@ -69,31 +179,93 @@ class _Environment(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OS_", env_ignore_empty=True, extra="ignore")
 
+    cloud: str | None = None
+    client_config_file: Path | None = None
     auth_url: str | None = None
     username: str | None = None
     password: SecretStr | None = None
     user_domain_name: str | None = None
     user_domain_id: str | None = None
+    ak: str | None = Field(default=None, validation_alias=AliasChoices("OS_ACCESS_KEY", "OS_AK"))
+    sk: SecretStr | None = Field(default=None, validation_alias=AliasChoices("OS_SECRET_KEY", "OS_SK"))
+    security_token: SecretStr | None = None
     project_name: str | None = None
     project_id: str | None = None
+    project_domain_name: str | None = None
+    project_domain_id: str | None = None
     region_name: str | None = None
+    cacert: Path | None = None
     as_endpoint: str | None = Field(default=None, validation_alias=AliasChoices("AS_ENDPOINT"))
 
 
 def read_environment() -> Credentials | None:
-    """Return the operator's own credentials, or None if OS_AUTH_URL is not set.
+    """Return the operator's own credentials, or None if it has none.
 
-    Raises CredentialsError (CredentialsInvalid) if the environment has them only in part.
+    They come from the clouds.yaml that OS_CLIENT_CONFIG_FILE or OS_CLOUD point to, or else from OS_AUTH_URL and so on.
+    Raises CredentialsError if they are there only in part, or can't be read.
     """
-    values = _Environment().model_dump(exclude_none=True)
-    return _validate(values, "the operator's environment (OS_*)") if "auth_url" in values else None
+    environment = _Environment()
+    if environment.cloud or environment.client_config_file:
+        return _read_config_file(environment.client_config_file, environment.cloud or "otc")
+    values = environment.model_dump(exclude_none=True)
+    if "auth_url" not in values:
+        return None
+    if cacert := values.pop("cacert", None):
+        values["ca_certificates"] = _read_file(cacert)
+    return _validate(values, "the operator's environment (OS_*)")
 
 
-def read_clouds_yaml(text: str, cloud_name: str, source: str) -> Credentials:
-    """Return the credentials of one cloud of a clouds.yaml; keys that are not known here are ignored.
+def _read_config_file(given: Path | None, cloud_name: str) -> Credentials:
+    candidates = [given] if given else [path.expanduser() for path in _CONFIG_FILES]
+    for path in candidates:
+        if given or path.is_file():
+            text = _read_file(path)
+            cacert = _find_cacert(text, cloud_name)
+            return read_clouds_yaml(text, cloud_name, str(path), _read_file(path.parent / cacert) if cacert else "")
+    raise _error(Reason.CREDENTIALS_NOT_FOUND, f"OS_CLOUD is set, but there is no {' or '.join(map(str, candidates))}")
+
+
+def _find_cacert(text: str, cloud_name: str) -> str:
+    cloud = _find_cloud(text, cloud_name, "clouds.yaml")
+    return str(cloud.get("cacert") or "")
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        raise _error(Reason.CREDENTIALS_INVALID, f"cannot read {path}: {reason}") from None
+
+
+def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: str = "") -> Credentials:
+    """Return the credentials of one cloud of a clouds.yaml; keys that are not known here are ignored, with a warning.
 
     Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
     """
+    cloud = _find_cloud(text, cloud_name, source)
+    auth = cloud.get("auth")
+    if not isinstance(auth, dict):
+        raise _error(Reason.CREDENTIALS_INVALID, f"{source}: cloud {cloud_name!r} has no mapping named auth")
+    values = dict(auth)
+    for key, name in (
+        ("region_name", "region_name"),
+        ("as_endpoint_override", "as_endpoint"),
+        ("ak", "ak"),
+        ("sk", "sk"),
+        ("security_token", "security_token"),
+    ):
+        if key in cloud:
+            values[name] = cloud[key]
+    known = {"auth", "region_name", "as_endpoint_override", "ak", "sk", "security_token"} | _IGNORED_KEYS
+    unknown = sorted({*map(str, auth)} - set(Credentials.model_fields)) + sorted({*map(str, cloud)} - known)
+    if unknown:
+        logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, ", ".join(unknown))
+    values = {name: value for name, value in values.items() if value and name != "ca_certificates"}
+    return _validate(values | {"ca_certificates": ca_certificates}, f"{source}, cloud {cloud_name!r}")
+
+
+def _find_cloud(text: str, cloud_name: str, source: str) -> dict[str, Any]:
     try:
         # Everything stays text: a password of digits is one, and no scalar can fail to become a date or a number.
         document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (constructs nothing but text, lists, mappings)
@@ -108,11 +280,7 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str) -> Credentials:
     if not isinstance(cloud, dict):
         known = ", ".join(sorted(map(str, clouds))) or "none"
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no cloud named {cloud_name!r}; it has: {known}")
-    auth = cloud.get("auth")
-    if not isinstance(auth, dict):
-        raise _error(Reason.CREDENTIALS_INVALID, f"{source}: cloud {cloud_name!r} has no mapping named auth")
-    values = {**auth, "region_name": cloud.get("region_name"), "as_endpoint": cloud.get("as_endpoint_override")}
-    return _validate({k: v for k, v in values.items() if v}, f"{source}, cloud {cloud_name!r}")
+    return cloud
 
 
 def _validate(values: dict[str, Any], source: str) -> Credentials:
@@ -121,7 +289,7 @@ def _validate(values: dict[str, Any], source: str) -> Credentials:
     except ValidationError as error:
         # The inputs stay out of the message: one of them is the password.
         problems = "; ".join(
-            " ".join([*map(str, details["loc"]), "is missing" if details["type"] == "missing" else details["msg"]])
+            " ".join([*map(str, details["loc"]), details["msg"].removeprefix("Value error, ")])
             for details in error.errors(include_input=False, include_url=False, include_context=False)
         )
         raise _error(Reason.CREDENTIALS_INVALID, f"{source}: {problems}") from None

@@ -9,7 +9,7 @@ from typing import Any
 import kopf
 
 from lifecyclehook_operator import kubeclient
-from lifecyclehook_operator.access import Access, SecretStore
+from lifecyclehook_operator.access import Access, Rules, SecretStore
 from lifecyclehook_operator.autoscaling import Projects
 from lifecyclehook_operator.credentials import Secret, read_environment
 from lifecyclehook_operator.errors import CredentialsError, KubernetesError, StaleError
@@ -60,7 +60,8 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **kwargs: Any)
         )
         memo.claims = kwargs["claims"]
         memo.secrets = SecretStore(kubernetes)
-        access = Access(memo.secrets, projects, own_credentials)
+        rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
+        access = Access(memo.secrets, projects, own_credentials, rules)
         memo.schedule = Schedule(Reconciler(kubernetes, access, timing, partial(_find_rivals, memo)).reconcile)
         stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
         memo.stack = stack.pop_all()

@@ -12,10 +12,12 @@ class Settings(BaseSettings):
     """Run the operator until SIGTERM or SIGINT.
 
     Each option can also be given by an environment variable: --health-port by LIFECYCLEHOOK_OPERATOR_HEALTH_PORT, and
-    so on; several namespaces are then separated by commas. The cluster is that of the pod, else that of KUBECONFIG.
-    The operator's own credentials for the cloud come from the environment alone: OS_AUTH_URL, OS_USERNAME, OS_PASSWORD,
-    OS_USER_DOMAIN_NAME, OS_PROJECT_NAME or OS_PROJECT_ID, OS_REGION_NAME, and AS_ENDPOINT where AS is neither in IAM's
-    catalog nor at as.<region>.otc.t-systems.com.
+    so on; where several may be given, they are then separated by commas. The cluster is that of the pod, else that of
+    KUBECONFIG.
+    The operator's own credentials for the cloud come from the environment alone: OS_AUTH_URL; OS_USERNAME, OS_PASSWORD,
+    OS_USER_DOMAIN_NAME, or OS_ACCESS_KEY, OS_SECRET_KEY, OS_SECURITY_TOKEN; OS_PROJECT_NAME or OS_PROJECT_ID;
+    OS_REGION_NAME, OS_CACERT; and AS_ENDPOINT where AS is neither in IAM's catalog nor at
+    as.<region>.otc.t-systems.com. Or from a clouds.yaml: OS_CLOUD names the cloud, OS_CLIENT_CONFIG_FILE the file.
     """
 
     model_config = SettingsConfigDict(
@@ -32,6 +34,15 @@ class Settings(BaseSettings):
         default=(), description="Namespace to serve; may be given several times. Default: all namespaces."
     )
     all_namespaces: bool = Field(default=False, description="Serve all namespaces, as is the default.")
+    default_credentials_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("*",),
+        description="Glob of namespaces that may use the operator's own credentials; may be given several times.",
+    )
+    allowed_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("*.otc.t-systems.com",),
+        description="Glob of hosts that credentials in Secrets may lead to; may be given several times. The hosts of "
+        "the operator's own credentials are always allowed.",
+    )
     health_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of /healthz, the liveness probe; 0 switches it off."
     )
@@ -62,7 +73,7 @@ class Settings(BaseSettings):
         default=20, ge=0, description="How long calls at work may take to end after SIGTERM, in seconds."
     )
 
-    @field_validator("namespace", mode="before")
+    @field_validator("namespace", "default_credentials_namespaces", "allowed_endpoints", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value

@@ -313,12 +313,6 @@ async def test_the_catalog_is_searched_for_the_public_address_in_the_region(
     assert called[-1] == f"{address}/scaling_lifecycle_hook/{client.group}/list"
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:port", "http://[::1"])
-async def test_an_endpoint_that_is_no_address_is_an_error_of_the_call(simulator: Simulator, endpoint: str) -> None:
-    async with Client(simulator, as_endpoint=endpoint) as client:
-        assert not (await client.fail("list")).may_have_been_done
-
-
 @pytest.mark.parametrize("operation", ["create", "modify"])
 async def test_fields_that_we_do_not_know_are_tolerated(client: Client, operation: str) -> None:
     client.simulator.fault(operation, status=200, json={**ANSWER, "something_new": {"a": 1}})

@@ -338,16 +338,6 @@ async def test_an_iam_that_cannot_be_reached_is_transient(simulator: Simulator, 
     assert "127.0.0.1" in error.message
 
 
-@pytest.mark.parametrize("auth_url", ["http://127.0.0.1:port/v3", "http://[::1/v3"])
-async def test_an_address_of_iam_that_is_none_is_a_matter_of_the_credentials(
-    simulator: Simulator, auth_url: str
-) -> None:
-    async with Client(simulator, auth_url=auth_url) as client:
-        (error,) = await gather_errors([client.list()])
-    assert isinstance(error, CredentialsError)
-    assert error.reason == "CredentialsInvalid"
-
-
 GOOD_TOKEN = {"project": {"id": "p", "name": "eu-de_demo"}, **TIMES}
 
 

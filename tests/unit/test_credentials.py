@@ -3,6 +3,7 @@
 import base64
 import logging
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def shown(error: BaseException) -> str:
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Return what sets the variables; none of them is set."""
-    for name in (*ENVIRONMENT, "OS_USER_DOMAIN_ID", "OS_PROJECT_ID", "OS_REGION_NAME", "AS_ENDPOINT"):
+    for name in (*ENVIRONMENT, "OS_USER_DOMAIN_ID", "OS_PROJECT_ID", "OS_REGION_NAME", "AS_ENDPOINT", "OS_CLOUD"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -62,10 +63,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_a_cloud_of_clouds_yaml_is_read_with_its_region_and_its_endpoint() -> None:
     text = clouds(region_name="eu-de", as_endpoint_override="https://as.example.com")
     credentials = read_clouds_yaml(text, "otc", SOURCE)
-    assert credentials.model_dump() | {"password": credentials.password.get_secret_value()} == {
+    assert credentials.password is not None
+    assert credentials.model_dump(exclude_defaults=True) | {"password": credentials.password.get_secret_value()} == {
         **AUTH,
-        "user_domain_id": "",
-        "project_id": "",
         "region_name": "eu-de",
         "as_endpoint": "https://as.example.com",
     }
@@ -78,8 +78,80 @@ def test_domain_and_project_may_be_given_by_their_ids() -> None:
 
 
 def test_what_other_clients_want_in_clouds_yaml_is_ignored() -> None:
-    text = clouds({**AUTH, "project_domain_name": "x", 7: "x"}, interface="public", identity_api_version=3, verify=True)
+    text = clouds({**AUTH, 7: "x", "passcode": "x"}, interface="public", identity_api_version=3, verify=False)
     assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
+
+
+def test_what_is_not_known_is_told_of_without_its_value(caplog: pytest.LogCaptureFixture) -> None:
+    read_clouds_yaml(clouds({**AUTH, "passcode": "123456"}, interface="public", verify=False), "otc", SOURCE)
+    assert [record.getMessage() for record in caplog.records] == [f"{SOURCE}, cloud 'otc': ignoring passcode, verify"]
+
+
+@pytest.mark.parametrize("place", ["auth", "cloud"])
+def test_an_access_key_needs_neither_user_nor_domain(place: str) -> None:
+    key = {"ak": "AK", "sk": "SK-secret", "security_token": "ST-secret"}
+    auth = {"auth_url": AUTH["auth_url"], "project_name": "eu-de_web"}
+    text = clouds({**auth, **key}) if place == "auth" else clouds(auth, **key)
+    credentials = read_clouds_yaml(text, "otc", SOURCE)
+    assert credentials.ak == "AK"
+    assert "secret" not in repr(credentials)
+
+
+@pytest.mark.parametrize("name", ["ak", "sk"])
+def test_half_an_access_key_is_refused(name: str) -> None:
+    auth = {"auth_url": AUTH["auth_url"], "project_name": "eu-de_web", "ak": "AK", "sk": "SK"}
+    del auth[name]
+    assert f"{name} is missing" in read_invalid(clouds(auth)).message
+
+
+@pytest.mark.parametrize(
+    "address", ["http://iam.eu-de.otc.t-systems.com/v3", "http://192.168.0.1", "http://iam.localhost"]
+)
+def test_no_other_machine_is_called_without_tls(address: str) -> None:
+    assert "must be https" in read_invalid(clouds({**AUTH, "auth_url": address})).message
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8080/v3", "http://localhost", "http://[::1]:8080"])
+def test_this_machine_may_be(address: str) -> None:
+    assert read_clouds_yaml(clouds({**AUTH, "auth_url": address}), "otc", SOURCE).auth_url == address
+
+
+def test_a_cacert_that_is_none_is_refused() -> None:
+    secret = Secret({"clouds.yaml": clouds(), "cacert": "no certificate"}, is_held=True)
+    with pytest.raises(CredentialsError, match="ca_certificates holds no certificate in PEM form"):
+        secret.read_credentials("otc", SOURCE)
+
+
+def test_a_secret_is_read_once_a_cloud(caplog: pytest.LogCaptureFixture) -> None:
+    secret = Secret({"clouds.yaml": clouds({**AUTH, "passcode": "x"})}, is_held=True)
+    assert secret.read_credentials("otc", SOURCE) is secret.read_credentials("otc", SOURCE)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("is_named", [True, False], ids=["OS_CLIENT_CONFIG_FILE", "OS_CLOUD"])
+def test_the_operators_own_may_be_in_a_file(environment: pytest.MonkeyPatch, tmp_path: Path, is_named: bool) -> None:
+    (tmp_path / "clouds.yaml").write_text(clouds(region_name="eu-de"))
+    environment.chdir(tmp_path)
+    environment.setenv(*(("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml")) if is_named else ("OS_CLOUD", "otc")))
+    own = read_environment()
+    assert own is not None
+    assert (own.username, own.region_name) == ("operator", "eu-de")
+
+
+def test_a_file_that_is_not_there_is_told_of(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "absent"))
+    with pytest.raises(CredentialsError, match=r"cannot read .*absent: No such file"):
+        read_environment()
+
+
+def test_the_environment_may_hold_an_access_key(environment: pytest.MonkeyPatch) -> None:
+    for name in ("AUTH_URL", "PROJECT_NAME"):
+        environment.setenv(f"OS_{name}", ENVIRONMENT[f"OS_{name}"])
+    environment.setenv("OS_ACCESS_KEY", "AK")
+    environment.setenv("OS_SECRET_KEY", "SK")
+    own = read_environment()
+    assert own is not None
+    assert own.ak == "AK"
 
 
 def test_the_named_cloud_of_several_is_read() -> None:
@@ -130,8 +202,8 @@ def test_a_field_that_is_missing_or_of_a_wrong_type_is_named(name: str, value: o
         (without("auth_url"), "auth_url is missing"),
         (without("username"), "username is missing"),
         (without("password"), "password is missing"),
-        (without("user_domain_name"), "user_domain_name or user_domain_id is required"),
-        (without("project_name"), "project_name or project_id is required"),
+        (without("user_domain_name"), "user_domain_name or user_domain_id is missing"),
+        (without("project_name"), "project_name or project_id is missing"),
         (without(auth_url="iam.eu-de.otc.t-systems.com"), "auth_url"),
         (without(auth_url="ftp://iam.eu-de.otc.t-systems.com"), "auth_url"),
         (without(auth_url="https://"), "auth_url"),
@@ -183,8 +255,8 @@ def test_with_no_auth_url_in_the_environment_there_are_no_credentials(
     [
         ("OS_USERNAME", "username is missing"),
         ("OS_PASSWORD", "password is missing"),
-        ("OS_USER_DOMAIN_NAME", "user_domain_name or user_domain_id is required"),
-        ("OS_PROJECT_NAME", "project_name or project_id is required"),
+        ("OS_USER_DOMAIN_NAME", "user_domain_name or user_domain_id is missing"),
+        ("OS_PROJECT_NAME", "project_name or project_id is missing"),
     ],
 )
 @pytest.mark.parametrize("is_empty", [False, True])
