@@ -1,0 +1,84 @@
+"""Where credentials may lead, and who may use the operator's own."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.controlplane import ControlPlane
+from tests.harness import OperatorProcess
+from tests.simulator import Simulator, run_simulator
+from tests.workspace import Workspace, ready
+
+
+def test_only_some_namespaces_may_use_the_operators_own_credentials(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    options = {**fast, "default_credentials_namespaces": f"other-*,{workspace.namespace[:-1]}?"}
+    with OperatorProcess(cluster, cloud.credentials_env(), **options), Workspace(cluster, cloud) as other:
+        workspace.create()
+        workspace.wait_ready()
+        other.create()
+        body = other.wait_reason("CredentialsNotFound")
+        assert "--default-credentials-namespaces" in ready(body)["message"]
+        assert cloud.requests(group_id=other.group_id) == []
+        other.put_secret("otc", other.clouds_yaml())
+        other.patch("hook", {"spec": {"credentialsRef": {"secretName": "otc"}}})
+        other.wait_ready()
+
+
+def test_an_endpoint_that_is_not_allowed_is_not_called(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    with OperatorProcess(cluster, {}, **{**fast, "allowed_endpoints": "*.otc.t-systems.com,localhost"}):
+        before = len(cloud.requests())
+        workspace.put_secret("otc", workspace.clouds_yaml())
+        workspace.create(credentialsRef={"secretName": "otc"})
+        body = workspace.wait_reason("CredentialsInvalid")
+        assert "127.0.0.1 is none of --allowed-endpoints" in ready(body)["message"]
+        content: dict[str, Any] = yaml.safe_load(
+            workspace.clouds_yaml(auth_url=cloud.auth_url.replace("127.0.0.1", "localhost"))
+        )
+        content["clouds"]["otc"]["as_endpoint_override"] = "https://as.example.com"
+        workspace.put_secret("otc", yaml.safe_dump(content))
+        body = workspace.wait("AS is refused too", lambda body: "as.example.com" in ready(body).get("message", ""))
+        assert len(cloud.requests()) == before
+
+
+def test_the_hosts_of_the_operators_own_credentials_are_allowed(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    with OperatorProcess(cluster, cloud.credentials_env(), **{**fast, "allowed_endpoints": "*.otc.t-systems.com"}):
+        workspace.put_secret("otc", workspace.clouds_yaml())
+        workspace.create(credentialsRef={"secretName": "otc"})
+        workspace.wait_ready()
+
+
+def test_a_redirect_is_not_followed(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    with OperatorProcess(cluster, {}, **fast):
+        cloud.fault("token", status=307, headers={"Location": f"{cloud.url}/elsewhere"}, count=None)
+        workspace.put_secret("otc", workspace.clouds_yaml())
+        workspace.create(credentialsRef={"secretName": "otc"})
+        workspace.wait_reason("UnexpectedResponse")
+        assert not [request for request in cloud.requests() if request.path == "/elsewhere"]
+
+
+def test_a_private_authority_is_trusted_where_the_secret_brings_it(
+    cluster: ControlPlane, fast: dict[str, float]
+) -> None:
+    """The API server's own certificate and key, of this machine, serve the simulated cloud as well."""
+    certificate, key = (cluster.work_dir / "pki" / f"apiserver.{ending}" for ending in ("crt", "key"))
+    with (
+        run_simulator(tls=(certificate, key)) as cloud,
+        OperatorProcess(cluster, {}, **fast),
+        Workspace(cluster, cloud) as own,
+    ):
+        own.put_secret("otc", own.clouds_yaml())
+        own.create(credentialsRef={"secretName": "otc"})
+        body = own.wait_reason("CloudUnavailable")
+        assert "certificate verify failed" in body["status"]["error"]["message"]
+        assert cloud.requests() == []
+        own.put_secret("otc", Path(certificate).read_text(), key="cacert")
+        own.wait_ready()
