@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, SecretStr, ValidationError
 
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError
+from lifecyclehook_operator.metrics import LOGINS
 from lifecyclehook_operator.signing import SignatureAuth
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
@@ -186,11 +187,15 @@ class TokenAuth(httpx.Auth):
     async def _log_in(self) -> Token:
         try:
             self._token = await self._request_token()
-        except CredentialsError as error:
-            self._login_refused = (error, time.monotonic() + _REFUSED_LOGIN_SECONDS)
+        except CallError as error:
+            is_refused = isinstance(error, CredentialsError)
+            LOGINS.labels("refused" if is_refused else "failed").inc()
+            if is_refused:
+                self._login_refused = (error, time.monotonic() + _REFUSED_LOGIN_SECONDS)
             raise
         finally:
             self._login = None
+        LOGINS.labels("ok").inc()
         logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.place.project_id)
         return self._token
 

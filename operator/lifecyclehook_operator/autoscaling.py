@@ -14,7 +14,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lifecyclehook_operator.auth import AccessKeyAuth, Place, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import Reason, TransientError
+from lifecyclehook_operator.errors import CallError, Reason, TransientError
+from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS
 from lifecyclehook_operator.resource import Hook
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
@@ -125,10 +126,17 @@ class Project:
     ) -> httpx.Response:
         place = await self.find_place()
         url = f"{place.url}/scaling_lifecycle_hook/{path}"
-        with transport_errors(operation):
-            response = await self._http.request(method, url, json=body, headers=place.headers, auth=self._auth)
-        if not response.is_success:
-            raise error_from_response(response, operation)
+        try:
+            with AS_REQUEST_DURATION.labels(operation).time(), transport_errors(operation):
+                response = await self._http.request(method, url, json=body, headers=place.headers, auth=self._auth)
+        except CallError as error:
+            if error.operation == operation:  # else it was IAM that failed
+                AS_REQUESTS.labels(operation, "", "").inc()
+            raise
+        failure = None if response.is_success else error_from_response(response, operation)
+        AS_REQUESTS.labels(operation, response.status_code, failure.code if failure else "").inc()
+        if failure is not None:
+            raise failure
         return response
 
     @staticmethod

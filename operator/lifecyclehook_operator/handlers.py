@@ -8,7 +8,7 @@ from typing import Any
 
 import kopf
 
-from lifecyclehook_operator import kubeclient
+from lifecyclehook_operator import kubeclient, metrics
 from lifecyclehook_operator.access import Access, Rules, SecretStore
 from lifecyclehook_operator.autoscaling import Projects
 from lifecyclehook_operator.credentials import Secret, read_environment
@@ -64,6 +64,8 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **kwargs: Any)
         access = Access(memo.secrets, projects, own_credentials, rules)
         memo.schedule = Schedule(Reconciler(kubernetes, access, timing, partial(_find_rivals, memo)).reconcile)
         stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+        if options.metrics_port:
+            stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
         memo.stack = stack.pop_all()
 
 

@@ -30,6 +30,7 @@ from lifecyclehook_operator.errors import (
     UnexpectedError,
     WaitingError,
 )
+from lifecyclehook_operator.metrics import PASS_DURATION, PASSES, PASSES_IN_PROGRESS, REPAIRS
 from lifecyclehook_operator.resource import Hook, InvalidResourceError, LifecycleHook, LifecycleHookSpec
 from lifecyclehook_operator.status import Drifted, Failed, Happening, InSync, Released, next_status, status_patch
 
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 FOREVER = float("inf")
 #: A pass takes fewer steps than this, unless AS does not answer what it was asked for.
 _MAX_STEPS = 6
+#: What came of a pass, as the metrics call it.
+_RESULTS = {InSync: "in_sync", Drifted: "drifted", Released: "released", Failed: "failed"}
 
 
 class Kubernetes(Protocol):
@@ -150,7 +153,8 @@ class Reconciler:
             memory.due_at = time.monotonic()
         # Resources that claim the same hook take turns, so that each sees what the other has done.
         async with self._locks.setdefault(resource.claimed_hook, asyncio.Lock()):
-            return await self._make_pass(resource, memory)
+            with PASSES_IN_PROGRESS.track_inprogress(), PASS_DURATION.time():
+                return await self._make_pass(resource, memory)
 
     async def _make_pass(self, resource: LifecycleHook, memory: Memory) -> tuple[LifecycleHook, float]:
         request = resource.request
@@ -159,6 +163,7 @@ class Reconciler:
             outcome = await self._converge(resource, memory)
         except CallError as error:
             outcome = Failed(error)
+        PASSES.labels(_RESULTS[type(outcome)]).inc()
         if isinstance(outcome, Released):
             await self._kubernetes.remove_finalizer(resource)
             await self._tell(resource, outcome.happening)
@@ -407,6 +412,8 @@ class _Pass:
         self.observed = self.memory.answered = hook
         self.claim = Claim(owned=True, attempted=False)
         self.happening = Happening("Normal", reason, message)
+        if reason == "Repaired":
+            REPAIRS.inc()
 
 
 def _is_settled(resource: LifecycleHook) -> bool:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lifecyclehook_operator.errors import KubernetesError, StaleError
+from lifecyclehook_operator.metrics import PASSES
 from lifecyclehook_operator.reconcile import FOREVER, Memory, jitter
 from lifecyclehook_operator.resource import LifecycleHook
 
@@ -42,6 +43,10 @@ class Schedule:
         """Return the newest version that was seen of a resource, or None if there was none."""
         entry = self._entries.get(uid)
         return entry.resource if entry is not None else None
+
+    def resources(self) -> list[LifecycleHook]:
+        """Return the newest version that was seen of every resource."""
+        return [entry.resource for entry in list(self._entries.values())]
 
     def retry(self, uids: Iterable[str]) -> None:
         """Make a pass at once for those of these resources that wait after a failure: what they need may be there."""
@@ -108,6 +113,7 @@ class Schedule:
             logger.warning("%s: %s", entry.resource, error)
         except Exception:  # a fault of ours: one resource's must not stop the others
             logger.exception("%s: the pass failed", entry.resource)
+            PASSES.labels("fault").inc()
         else:
             entry.resource = _newer(entry.resource, resource)
             entry.faults = 0

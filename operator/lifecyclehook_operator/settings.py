@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     health_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of /healthz, the liveness probe; 0 switches it off."
     )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="Port of /metrics, for Prometheus; 0 switches it off."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity of what is logged."
     )
