@@ -1,0 +1,1 @@
+"""How fast the operator is, and what it costs: on a local control plane, against a simulated cloud."""
