@@ -1,7 +1,7 @@
 """kopf's side: it watches, and each thing it tells of is noted where it matters. The only module that imports kopf."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -11,8 +11,9 @@ import kopf
 from lifecyclehook_operator import kubeclient, metrics
 from lifecyclehook_operator.access import Access, Rules, SecretStore
 from lifecyclehook_operator.autoscaling import Projects
+from lifecyclehook_operator.claims import Claims
 from lifecyclehook_operator.credentials import Secret, read_environment
-from lifecyclehook_operator.errors import CredentialsError, KubernetesError, StaleError
+from lifecyclehook_operator.errors import CredentialsError, KubernetesError
 from lifecyclehook_operator.reconcile import Reconciler, Timing
 from lifecyclehook_operator.resource import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
 from lifecyclehook_operator.schedule import Schedule
@@ -26,10 +27,24 @@ _START_RETRY_SECONDS = 3
 _SECRETS = ("", "v1", "secrets")
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps kopf from copying each object to find out what has changed: nothing here asks for that."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ANN401
+        return kopf.BodyEssence({})
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Store nothing."""
+
+
 @kopf.on.startup()
-async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **kwargs: Any) -> None:  # noqa: ANN401
+async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401
     """Set kopf up to do nothing but watch, connect to both sides, and begin the schedule."""
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoDiffBase()
     settings.scanning.disabled = True  # what it would look for is waited for here, with fewer rights
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
@@ -44,11 +59,14 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **kwargs: Any)
     async with AsyncExitStack() as stack:
         try:
             kubernetes = await stack.enter_async_context(kubeclient.connect())
-            is_installed = await kubernetes.is_crd_installed()
+            if not await kubernetes.is_crd_installed():
+                raise kopf.TemporaryError(f"the CRD {PLURAL}.{GROUP} is not installed yet", delay=_START_RETRY_SECONDS)
+            memo.claims = Claims()  # complete before the first pass begins
+            for namespace in options.namespace or [""]:
+                async for resource in kubernetes.list_hooks(namespace):
+                    memo.claims.note(resource)
         except KubernetesError as error:
             raise kopf.TemporaryError(str(error), delay=_START_RETRY_SECONDS) from error
-        if not is_installed:
-            raise kopf.TemporaryError(f"the CRD {PLURAL}.{GROUP} is not installed yet", delay=_START_RETRY_SECONDS)
         projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
         stack.push_async_callback(projects.aclose)
         timing = Timing(
@@ -58,34 +76,31 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **kwargs: Any)
             slow_min=options.slow_retry_min_seconds,
             slow_max=options.slow_retry_max_seconds,
         )
-        memo.claims = kwargs["claims"]
         memo.secrets = SecretStore(kubernetes)
         rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
         access = Access(memo.secrets, projects, own_credentials, rules)
-        memo.schedule = Schedule(Reconciler(kubernetes, access, timing, partial(_find_rivals, memo)).reconcile)
+        reconciler = Reconciler(kubernetes, access, timing, partial(_find_rivals, memo, kubernetes))
+        memo.schedule = Schedule(reconciler.reconcile)
         stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
         if options.metrics_port:
             stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
         memo.stack = stack.pop_all()
 
 
-def _find_rivals(memo: kopf.Memo, resource: LifecycleHook) -> Iterator[LifecycleHook]:
-    for uid in memo.claims.get(("hook", *resource.claimed_hook), ()):
-        rival: LifecycleHook | None = memo.schedule.newest(uid)
-        if rival is None:  # the index knows more than has been handled so far, right after the start
-            raise StaleError("another resource that claims this hook has not been seen yet")
-        if uid != resource.uid:
-            yield rival
-
-
-@kopf.index(GROUP, VERSION, PLURAL)
-def claims(spec: kopf.Spec, namespace: str | None, name: str, uid: str, **_: Any) -> Mapping[Any, str]:  # noqa: ANN401
-    """Keep which resources refer to a hook, an AS group and a Secret; it is complete before the first pass begins."""
-    group_id = spec.get("scalingGroupId", "")
-    keys = [("hook", group_id, spec.get("lifecycleHookName", name)), ("group", group_id)]
-    if reference := spec.get("credentialsRef"):
-        keys.append(("secret", namespace, reference["secretName"]))
-    return dict.fromkeys(keys, uid)
+async def _find_rivals(
+    memo: kopf.Memo, kubernetes: kubeclient.KubeClient, resource: LifecycleHook
+) -> list[LifecycleHook]:
+    rivals = []
+    for uid, (namespace, name) in memo.claims.of_hook(*resource.claimed_hook).items():
+        rival = memo.schedule.newest(uid)
+        if rival is None:  # not told of yet, right after the start; or gone before it could be
+            found = [found async for found in kubernetes.list_hooks(namespace, name) if found.uid == uid]
+            rival = found[0] if found else None
+        if rival is None:
+            memo.claims.drop(uid)
+        elif uid != resource.uid:
+            rivals.append(rival)
+    return rivals
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL)
@@ -93,9 +108,11 @@ async def notice_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None: 
     """Pass on what the API server tells of a resource, be it from the list at the start or from the watch."""
     resource = LifecycleHook(event["object"])
     if event["type"] == "DELETED":
+        memo.claims.drop(resource.uid)
         memo.schedule.forget(resource.uid)
-        memo.schedule.retry(memo.claims.get(("group", resource.claimed_hook[0]), ()))  # a place, or a name, is free
+        memo.schedule.retry(memo.claims.of_group(resource.claimed_hook[0]))  # a place, or a name, is free
     else:
+        memo.claims.note(resource)
         memo.schedule.notice(resource)
     await _release_unused_secrets(memo, resource.namespace)
 
@@ -107,13 +124,13 @@ async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None
     key = (body["metadata"]["namespace"], body["metadata"]["name"])
     is_gone = event["type"] == "DELETED"
     if memo.secrets.notice(key, None if is_gone else Secret.from_object(body)):
-        memo.schedule.retry(memo.claims.get(("secret", *key), ()))
+        memo.schedule.retry(memo.claims.of_secret(*key))
     await _release_unused_secrets(memo, key[0])
 
 
 async def _release_unused_secrets(memo: kopf.Memo, namespace: str) -> None:
     for key in memo.secrets.held_in(namespace):
-        if ("secret", *key) not in memo.claims:
+        if not memo.claims.of_secret(*key):
             await memo.secrets.release(key)
 
 

@@ -5,7 +5,9 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from urllib.request import getproxies
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi
@@ -34,6 +36,7 @@ from lifecyclehook_operator.status import Happening
 
 COMPONENT = "lifecyclehook-operator"
 _TIMEOUT_SECONDS = 30.0
+_PAGE_SIZE = 500
 _NOTE_LIMIT = 1024  # events.k8s.io/v1: at most 1 kB
 
 
@@ -55,6 +58,28 @@ class KubeClient:
             except NotFoundException:
                 return False
         return any(each.name == PLURAL for each in served.resources)
+
+    async def list_hooks(self, namespace: str = "", name: str = "") -> AsyncIterator[LifecycleHook]:
+        """Yield the resources of a namespace, or of all; with a name, the one that has it, if it exists."""
+        list_page = (
+            partial(self._objects.list_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL)
+            if namespace
+            else partial(self._objects.list_cluster_custom_object, GROUP, VERSION, PLURAL)
+        )
+        token: str | None = None
+        while True:
+            with _kubernetes_errors():
+                page: Any = await list_page(
+                    field_selector=f"metadata.name={name}" if name else None,
+                    limit=_PAGE_SIZE,
+                    _continue=token,
+                    _request_timeout=_TIMEOUT_SECONDS,
+                )
+            for body in page["items"]:
+                yield LifecycleHook(body)
+            token = page["metadata"].get("continue")
+            if not token:
+                return
 
     async def add_finalizer(self, resource: LifecycleHook, create_intent: str | None) -> LifecycleHook:
         """Put on our finalizer, and the fingerprint of the create call that is about to go out."""
@@ -172,6 +197,8 @@ async def connect() -> AsyncIterator[KubeClient]:
         await _load_configuration(configuration)
     except ConfigException as error:
         raise KubernetesError(f"no cluster to connect to: {error}") from error
+    # With trust_env, aiohttp looks for proxies and .netrc in a thread, twice for each request.
+    configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
     async with ApiClient(configuration) as api:
         yield KubeClient(api)
 

@@ -64,7 +64,7 @@ def serve(port: int, resources: Callable[[], Iterable[LifecycleHook]]) -> Callab
         port: where to listen.
         resources: returns the resources that are looked after, at the moment of the call.
     """
-    disable_created_metrics()  # a second series for each, which says nothing here
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which says nothing here
     collector = _ResourcesCollector(resources)
     REGISTRY.register(collector)
     server, thread = start_http_server(port)

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
@@ -120,7 +120,7 @@ class Reconciler:
         kubernetes: Kubernetes,
         access: Access,
         timing: Timing,
-        find_rivals: Callable[[LifecycleHook], Iterable[LifecycleHook]],
+        find_rivals: Callable[[LifecycleHook], Awaitable[Iterable[LifecycleHook]]],
     ) -> None:
         """
         Args:
@@ -218,7 +218,7 @@ class Reconciler:
 
         Only who can reach the same project counts: nobody can bar others from a hook by naming it.
         """
-        for rival in sorted(self._find_rivals(resource), key=lambda rival: rival.precedence):
+        for rival in sorted(await self._find_rivals(resource), key=lambda rival: rival.precedence):
             if rival.precedence > resource.precedence:
                 return None
             try:

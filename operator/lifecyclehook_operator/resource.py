@@ -268,6 +268,12 @@ class LifecycleHook:
         return spec.get("scalingGroupId", ""), spec.get("lifecycleHookName", self.name)
 
     @property
+    def secret(self) -> tuple[str, str] | None:
+        """Namespace and name of the Secret that the resource refers to, if it does."""
+        reference = self.body.get("spec", {}).get("credentialsRef")
+        return (self.namespace, reference.get("secretName", "")) if reference else None
+
+    @property
     def precedence(self) -> tuple[bool, str, str]:
         """Orders resources that claim one hook, the owner first: who has it, then who is older."""
         return self.status.lifecycle_hook is None, self.metadata["creationTimestamp"], self.uid
