@@ -3,7 +3,8 @@
 Where the reference is silent this is our reading, and the tests in tests/contract say so:
 the body is checked before the group, the group before the hooks, a taken name before the limit of five;
 a wrong JSON type breaks the rule of its field; a malformed URN is a topic that does not exist;
-null in a body is a field left out.
+null in a body is a field left out; a signed request for somebody else's project lacks the right to it (AS.0011), and
+one whose X-Project-Id is another than the address's is like a token of another project (AS.0008).
 """
 
 import json
@@ -13,7 +14,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 from .cloud import TIME_FORMAT, Answer, Call, Cloud, Group, HangingInstance, Hook, Operation
-from .iam import auth_kind, identify
+from .iam import ForeignScopeError, auth_kind, identify
 
 MAX_HOOKS = 5
 RESULTS = ("ABANDON", "CONTINUE")
@@ -135,14 +136,17 @@ def call_back(cloud: Cloud, call: Call) -> Answer:
 def _authorize(cloud: Cloud, call: Call, permission: str) -> str:
     if auth_kind(call.headers) is None:
         raise AsError("AS.0005")
-    token = identify(cloud, call)
-    if token is None:
+    try:
+        identity = identify(cloud, call)
+    except ForeignScopeError as error:
+        raise AsError("AS.0011", permission) from error
+    if identity is None:
         raise AsError("AS.0006")
-    if token.project is None or token.project.id != call.args["project_id"]:
+    if identity.project is None or identity.project.id != call.args["project_id"]:
         raise AsError("AS.0008")
-    if token.user.permissions is not None and permission not in token.user.permissions:
+    if identity.user.permissions is not None and permission not in identity.user.permissions:
         raise AsError("AS.0011", permission)
-    return token.project.id
+    return identity.project.id
 
 
 def _read_body(call: Call, allowed: set[str]) -> dict[str, Any]:

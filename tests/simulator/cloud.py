@@ -2,13 +2,16 @@
 
 import re
 import secrets
+import string
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 DEFAULT_DOMAIN = "simulated-domain"
+ACCESS_CHARACTERS = string.ascii_uppercase + string.digits
+SECRET_CHARACTERS = string.ascii_letters + string.digits
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -16,7 +19,10 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 class Call:
     """One request, as the services see it."""
 
+    method: str
     origin: str
+    raw_path: str
+    raw_query: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
@@ -61,9 +67,26 @@ class User:
 
 
 @dataclass(slots=True, frozen=True)
-class Token:
+class AccessKey:
+    """An AK with its SK, temporary where it comes with a security token. `must_sign`: the headers that it asks for."""
+
+    access: str
+    secret: str = field(repr=False)
+    user: User
+    security_token: str | None = field(repr=False)
+    must_sign: frozenset[str]
+
+
+@dataclass(slots=True, frozen=True)
+class Identity:
+    """Who is calling, and in which project; None is the user's own domain."""
+
     user: User
     project: Project | None
+
+
+@dataclass(slots=True, frozen=True)
+class Token(Identity):
     issued_at: datetime
     expires_at: datetime
 
@@ -114,6 +137,7 @@ class Cloud:
     projects: dict[str, Project] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
+    access_keys: dict[str, AccessKey] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     topics: set[str] = field(default_factory=set)
 
@@ -129,12 +153,35 @@ class Cloud:
         self, name: str, password: str, domain: str = DEFAULT_DOMAIN, permissions: list[str] | None = None
     ) -> User:
         """Add a user, or give the one of that name a new password and new permissions."""
-        known = (user for user in self.users.values() if (user.name, user.domain) == (name, domain))
-        user = next(known, None) or User(uuid.uuid4().hex, name, password, domain)
+        user = self.find_user(name, domain) or User(uuid.uuid4().hex, name, password, domain)
         user.password = password
         user.permissions = None if permissions is None else frozenset(permissions)
         self.users[user.id] = user
         return user
+
+    def find_user(self, name: str, domain: str) -> User | None:
+        return next((user for user in self.users.values() if (user.name, user.domain) == (name, domain)), None)
+
+    def add_access_key(
+        self,
+        user: User,
+        access: str | None = None,
+        secret: str | None = None,
+        security_token: str | bool | None = None,
+        must_sign: Sequence[str] = ("host",),
+    ) -> AccessKey:
+        """Add an access key; what is not given is made up, of the security token only if it is True."""
+        if security_token is True:
+            security_token = secrets.token_urlsafe(192)
+        key = AccessKey(
+            access or "".join(secrets.choice(ACCESS_CHARACTERS) for _ in range(20)),
+            secret or "".join(secrets.choice(SECRET_CHARACTERS) for _ in range(40)),
+            user,
+            security_token or None,
+            frozenset(name.lower() for name in must_sign),
+        )
+        self.access_keys[key.access] = key
+        return key
 
     def add_group(self, project_id: str, group_id: str | None = None, *, busy: bool = False) -> Group:
         group = Group(group_id or str(uuid.uuid4()), project_id, busy)

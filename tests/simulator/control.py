@@ -27,6 +27,8 @@ def control_routes(cloud: Cloud, log: RequestLog, faults: Faults) -> web.Applica
             web.get("/projects", control.list_projects),
             web.post("/projects", control.add_project),
             web.post("/users", control.add_user),
+            web.post("/access_keys", control.add_access_key),
+            web.delete("/access_keys/{access}", control.revoke_access_key),
             web.delete("/tokens", control.revoke_tokens),
             web.get("/topics", control.list_topics),
             web.post("/topics", control.add_topic),
@@ -94,6 +96,20 @@ class _Control:
     async def add_user(self, request: web.Request) -> web.Response:
         user = self._cloud.add_user(**await request.json())
         return web.json_response({"id": user.id, "name": user.name, "domain": user.domain}, status=201)
+
+    async def add_access_key(self, request: web.Request) -> web.Response:
+        wanted = {"domain": DEFAULT_DOMAIN} | await request.json()
+        user = self._cloud.find_user(wanted.pop("user"), wanted.pop("domain"))
+        if user is None:
+            raise web.HTTPNotFound(text="no such user")
+        key = self._cloud.add_access_key(user, **wanted)
+        shown = {"access": key.access, "secret": key.secret, "security_token": key.security_token}
+        return web.json_response(shown, status=201)
+
+    async def revoke_access_key(self, request: web.Request) -> web.Response:
+        if self._cloud.access_keys.pop(request.match_info["access"], None) is None:
+            raise web.HTTPNotFound(text="no such access key")
+        return web.Response(status=204)
 
     async def revoke_tokens(self, _: web.Request) -> web.Response:
         self._cloud.tokens.clear()

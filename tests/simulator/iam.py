@@ -1,13 +1,17 @@
-"""IAM, as far as a client needs it to reach AS: versions, password tokens, projects and the catalog (Keystone v3)."""
+"""IAM, as far as a client needs it to reach AS: versions, password tokens, projects and the catalog (Keystone v3).
+
+A signed request (see `signing`) is for the project of X-Project-Id, else for the domain of X-Domain-Id, else for the
+project of its address, and where there is none (IAM itself) for the user's own domain. Both must be the user's.
+"""
 
 import json
 import re
 from datetime import datetime
 from typing import Any
 
-from .cloud import Answer, Call, Cloud, Operation, Project, Token, User, domain_id
+from . import signing
+from .cloud import Answer, Call, Cloud, Identity, Operation, Project, Token, User, domain_id
 
-SIGNATURE_SCHEME = "SDK-HMAC-SHA256"
 WRONG_CREDENTIALS = "The user name, the password or the scope is not right."
 
 
@@ -17,15 +21,39 @@ class IamError(Exception):
         self.answer = Answer(status, {"error": {"code": status, "title": title, "message": message}})
 
 
+class ForeignScopeError(IamError):
+    """A signed request is for a domain or project that its user has nothing to do with."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "Forbidden", "The domain or the project is not the user's.")
+
+
 def auth_kind(headers: Any) -> str | None:
     if headers.get("X-Auth-Token"):
         return "token"
-    return "signature" if headers.get("Authorization", "").startswith(SIGNATURE_SCHEME) else None
+    return "signature" if signing.is_signed(headers) else None
 
 
-def identify(cloud: Cloud, call: Call) -> Token | None:
-    """Who is calling. The one place where another way to prove it than a token belongs."""
-    return cloud.find_token(call.headers.get("X-Auth-Token", ""))
+def identify(cloud: Cloud, call: Call) -> Identity | None:
+    """Who is calling, by a token or by a signature."""
+    if auth_kind(call.headers) != "signature":
+        return cloud.find_token(call.headers.get("X-Auth-Token", ""))
+    user = signing.verify(cloud, call).user
+    return Identity(user, _find_project_of_signed(cloud, call, user))
+
+
+def _find_project_of_signed(cloud: Cloud, call: Call, user: User) -> Project | None:
+    domain, project_id = call.headers.get("X-Domain-Id"), call.headers.get("X-Project-Id")
+    if domain and domain != domain_id(user.domain):
+        raise ForeignScopeError
+    if not domain and not project_id:
+        project_id = call.args.get("project_id")
+    if not project_id:
+        return None
+    project = cloud.projects.get(project_id)
+    if project is None or project.domain != user.domain:
+        raise ForeignScopeError
+    return project
 
 
 def show_versions(_: Cloud, call: Call) -> Answer:
@@ -54,25 +82,25 @@ def create_token(cloud: Cloud, call: Call) -> Answer:
 
 
 def list_projects(cloud: Cloud, call: Call) -> Answer:
-    token = _require_token(cloud, call)
+    user = _require_identity(cloud, call).user
     found = [
         {"id": project.id, "name": project.name, "domain_id": domain_id(project.domain), "enabled": True}
         for project in cloud.projects.values()
-        if project.domain == token.user.domain and call.query.get("name", project.name) == project.name
+        if project.domain == user.domain and call.query.get("name", project.name) == project.name
     ]
     return Answer(200, {"projects": found, "links": {"self": f"{call.origin}/v3/projects", "next": None}})
 
 
 def show_catalog(cloud: Cloud, call: Call) -> Answer:
-    catalog = _catalog(_require_token(cloud, call).project, call.origin)
+    catalog = _catalog(_require_identity(cloud, call).project, call.origin)
     return Answer(200, {"catalog": catalog, "links": {"self": f"{call.origin}/v3/auth/catalog"}})
 
 
-def _require_token(cloud: Cloud, call: Call) -> Token:
-    token = identify(cloud, call)
-    if token is None:
+def _require_identity(cloud: Cloud, call: Call) -> Identity:
+    identity = identify(cloud, call)
+    if identity is None:
         raise IamError(401, "Unauthorized", "The request needs a valid token.")
-    return token
+    return identity
 
 
 def _find_user(cloud: Cloud, claimed: dict[str, Any]) -> User | None:

@@ -86,6 +86,29 @@ class Simulator:
         """
         self._send("POST", "/users", {"name": name, "password": password, **fields})
 
+    def add_access_key(
+        self,
+        user: str | None = None,
+        access: str | None = None,
+        secret: str | None = None,
+        security_token: str | bool | None = None,
+        **fields: Any,
+    ) -> tuple[str, ...]:
+        """Add an access key of a user (default: the default user's) and return it: AK, SK, and security token if any.
+
+        `security_token`: given, or made up if True, makes the key a temporary one. `domain`: name of the user's domain;
+        `must_sign`: names of headers that requests have to sign with it, X-Sdk-Date aside (default: Host).
+        """
+        if user is None:
+            user = self._environment["OS_USERNAME"]
+            fields.setdefault("domain", self._environment["OS_USER_DOMAIN_NAME"])
+        body = {"user": user, "access": access, "secret": secret, "security_token": security_token, **fields}
+        key = self._send("POST", "/access_keys", body)
+        return tuple(key[name] for name in ("access", "secret", "security_token") if key[name] is not None)
+
+    def revoke_access_key(self, access: str) -> None:
+        self._send("DELETE", f"/access_keys/{access}")
+
     def add_group(self, group_id: str | None = None, *, busy: bool = False, project_id: str | None = None) -> str:
         body = {"group_id": group_id, "busy": busy, "project_id": project_id or self.project_id}
         return str(self._send("POST", "/groups", body)["id"])

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
-from . import autoscaling, iam
+from . import autoscaling, iam, signing
 from .cloud import Answer, Call, Cloud, Operation
 from .control import control_routes
 from .faults import ArmedFault, Fault, Faults
@@ -41,8 +41,16 @@ class Server:
         body = await request.read()
         operation, args = _find_operation(request)
         entry = self._log(request, body, operation, args)
+        raw_path, _, raw_query = request.raw_path.partition("?")
         call = Call(
-            origin=str(request.url.origin()), query=request.query, headers=request.headers, body=body, args=args
+            method=request.method,
+            origin=str(request.url.origin()),
+            raw_path=raw_path,
+            raw_query=raw_query,
+            query=request.query,
+            headers=request.headers,
+            body=body,
+            args=args,
         )
         try:
             response = await self._answer(request, operation, call, entry)
@@ -95,7 +103,7 @@ class Server:
             return _gateway_answer(request)
         try:
             return operation.carry_out(self.cloud, call)
-        except (iam.IamError, autoscaling.AsError) as error:
+        except (iam.IamError, autoscaling.AsError, signing.SignatureError) as error:
             return error.answer
 
     def _log(

@@ -1,0 +1,114 @@
+"""The client with an access key, against a service that verifies each signature."""
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from lifecyclehook_operator.autoscaling import Project
+from lifecyclehook_operator.credentials import Credentials
+from lifecyclehook_operator.errors import CredentialsError, WaitingError
+from tests.simulator import Simulator
+
+FIELDS = {
+    "lifecycle_hook_type": "INSTANCE_LAUNCHING",
+    "default_result": "ABANDON",
+    "default_timeout": 3600,
+    "notification_metadata": "Größe: 漢字",
+}
+
+
+@asynccontextmanager
+async def sign_in(simulator: Simulator, *, temporary: bool = False, **changes: Any) -> AsyncIterator[Project]:
+    environment = simulator.credentials_env()
+    access, secret, *token = simulator.add_access_key(
+        environment["OS_USERNAME"], security_token=uuid.uuid4().hex if temporary else None
+    )
+    values = {
+        "auth_url": environment["OS_AUTH_URL"],
+        "project_name": environment["OS_PROJECT_NAME"],
+        "ak": access,
+        "sk": SecretStr(secret),
+        "security_token": SecretStr(token[0]) if token else None,
+    }
+    project = Project(Credentials.model_validate(values | changes), timeout_seconds=5, concurrency=4)
+    try:
+        yield project
+    finally:
+        await project.aclose()
+
+
+@pytest.mark.parametrize("temporary", [False, True])
+async def test_a_hook_lives_its_life_and_no_token_is_asked_for(simulator: Simulator, temporary: bool) -> None:
+    group, topic = simulator.add_group(), simulator.add_topic("signed")
+    fields = {**FIELDS, "notification_topic_urn": topic}
+    before = len(simulator.requests())
+    async with sign_in(simulator, temporary=temporary) as project:
+        hook = await project.create_hook(group, "hook", fields)
+        assert hook.notification_metadata == "Größe: 漢字"
+        assert await project.list_hooks(group, not_before=0) == [hook]
+        changed = await project.modify_hook(group, "hook", {"default_timeout": 60})
+        assert changed.default_timeout == 60
+        await project.delete_hook(group, "hook")
+        assert await project.get_id() == simulator.project_id
+    requests = simulator.requests()[before:]
+    assert {request.auth for request in requests} == {"signature"}
+    assert [request.operation for request in requests] == ["projects", "catalog", "create", "list", "modify", "delete"]
+    assert all(request.headers["x-project-id"] == simulator.project_id for request in requests[1:])
+
+
+async def test_a_project_given_by_its_id_is_not_asked_for(simulator: Simulator) -> None:
+    async with sign_in(simulator, project_name="", project_id=simulator.project_id) as project:
+        before = len(simulator.requests())
+        await project.list_hooks(simulator.add_group(), not_before=0)
+    assert [request.operation for request in simulator.requests()[before:]] == ["catalog", "list"]
+
+
+async def test_with_id_and_endpoint_given_iam_is_not_asked_at_all(simulator: Simulator) -> None:
+    changes = {"project_id": simulator.project_id, "as_endpoint": simulator.url}
+    async with sign_in(simulator, **changes) as project:
+        before = len(simulator.requests())
+        await project.list_hooks(simulator.add_group(), not_before=0)
+    assert [request.operation for request in simulator.requests()[before:]] == ["list"]
+
+
+async def test_an_unknown_project_is_told_of(simulator: Simulator) -> None:
+    async with sign_in(simulator, project_name="eu-de_absent") as project:
+        with pytest.raises(CredentialsError, match="IAM knows 0 projects named 'eu-de_absent'"):
+            await project.get_id()
+
+
+async def test_a_wrong_secret_key_is_refused_and_not_repeated(simulator: Simulator) -> None:
+    before = len(simulator.requests())
+    async with sign_in(simulator, temporary=True, sk=SecretStr("wrong")) as project:
+        with pytest.raises(CredentialsError) as caught:
+            await project.list_hooks("any", not_before=0)
+    assert caught.value.reason == "AuthenticationFailed"
+    assert simulator.find_secrets(str(caught.value)) == []
+    assert len(simulator.requests()) == before + 1
+
+
+async def test_a_temporary_key_without_its_token_is_refused(simulator: Simulator) -> None:
+    async with sign_in(simulator, temporary=True, security_token=None) as project:
+        with pytest.raises(CredentialsError):
+            await project.get_id()
+
+
+@pytest.mark.parametrize("seconds", [-600, 600])
+async def test_a_clock_that_is_ten_minutes_off_does_no_harm(simulator: Simulator, seconds: int) -> None:
+    async with sign_in(simulator) as project:
+        simulator.set_clock_skew(seconds)
+        try:
+            await project.list_hooks(simulator.add_group(), not_before=0)
+        finally:
+            simulator.set_clock_skew(0)
+
+
+async def test_an_unknown_group_is_the_same_error_as_with_a_token(simulator: Simulator) -> None:
+    async with sign_in(simulator) as project:
+        with pytest.raises(WaitingError) as caught:
+            await project.list_hooks(str(uuid.uuid4()), not_before=0)
+    assert (caught.value.code, caught.value.reason) == ("AS.2007", "GroupNotFound")
