@@ -59,10 +59,12 @@ def cluster(control_plane: ControlPlane) -> ControlPlane:
 
 
 @pytest.fixture(scope="session")
-def cloud() -> Iterator[Simulator]:
-    """One simulated cloud for the session; tests keep apart by AS group."""
+def cloud(cluster: ControlPlane) -> Iterator[Simulator]:
+    """One simulated cloud for the session; tests keep apart by AS group. In the end no log holds a secret of its."""
     with run_simulator() as simulator:
         yield simulator
+        for log in cluster.work_dir.glob("*.log"):
+            assert simulator.find_secrets(log.read_text(errors="replace")) == [], f"{log.name} holds secrets"
 
 
 @pytest.fixture(scope="session")

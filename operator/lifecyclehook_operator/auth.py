@@ -29,7 +29,7 @@ TOKEN_HEADER = "X-Auth-Token"  # noqa: S105  (the name of a header, not a secret
 
 #: How long before its expiry a token is renewed, in seconds: longer than any call takes.
 _RENEWAL_MARGIN_SECONDS = 300
-#: A token that AS refuses right after it was issued is not renewed: the login was accepted, so a new one won't help.
+#: A token that replaces a refused one and is refused too is not renewed: the login was accepted, so it isn't that.
 _PROBATION_SECONDS = 60
 #: For how long a refused login is not tried again, however many hooks wait for it.
 _REFUSED_LOGIN_SECONDS = 30
@@ -151,7 +151,9 @@ class TokenAuth(httpx.Auth):
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED and (renewed := await self._renew_refused(token)):
             request.headers[TOKEN_HEADER] = renewed.value.get_secret_value()
-            yield request
+            response = yield request
+        if response.status_code != httpx.codes.UNAUTHORIZED:
+            self._on_probation_until = 0.0
 
     async def find_place(self) -> Place:
         """Return where the project is, as the token says.

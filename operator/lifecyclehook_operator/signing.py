@@ -39,14 +39,15 @@ class SignatureAuth(httpx.Auth):
         self._now = now
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sign the request as it is: host, content type and all headers that begin with X-."""
+        """Sign the request as it is: host, content type, and what begins with X- but for the security token."""
         request.headers[DATE_HEADER] = self._now().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        # The security token is sent but not signed: a gateway that refuses a signature may answer with what was signed.
         if self._security_token is not None:
             request.headers[SECURITY_TOKEN_HEADER] = self._security_token.get_secret_value()
         names = sorted(
             name
             for name in map(str.lower, request.headers)
-            if name in ("host", "content-type") or name.startswith("x-")
+            if name in ("host", "content-type") or (name.startswith("x-") and name != SECURITY_TOKEN_HEADER.lower())
         )
         text = "\n".join((ALGORITHM, request.headers[DATE_HEADER], _hash(canonical_request(request, names).encode())))
         signature = hmac.new(self._secret_key.get_secret_value().encode(), text.encode(), hashlib.sha256).hexdigest()
@@ -61,10 +62,10 @@ def canonical_request(request: httpx.Request, signed_headers: list[str]) -> str:
     path = "/".join(
         quote(unquote(part), safe=_UNRESERVED) for part in request.url.raw_path.decode().split("?")[0].split("/")
     )
-    query = sorted(
+    query = [
         f"{quote(name, safe=_UNRESERVED)}={quote(value, safe=_UNRESERVED)}"
-        for name, value in parse_qsl(request.url.query.decode(), keep_blank_values=True)
-    )
+        for name, value in sorted(parse_qsl(request.url.query.decode(), keep_blank_values=True))
+    ]
     headers = "".join(f"{name}:{request.headers[name].strip()}\n" for name in signed_headers)
     return "\n".join(
         (

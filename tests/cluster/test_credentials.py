@@ -117,3 +117,41 @@ def test_a_refused_connection_to_as_is_transient(workspace: Workspace) -> None:
     workspace.create(credentialsRef={"secretName": "otc"})
     error = workspace.wait_reason("CloudUnavailable")["status"]["error"]
     assert (error["operation"], error["retry"]) == ("create", "Backoff")
+
+
+@pytest.mark.parametrize("is_temporary", [False, True])
+def test_an_access_key_serves_without_a_token(workspace: Workspace, is_temporary: bool) -> None:
+    access, secret, *security_token = workspace.cloud.add_access_key(security_token=is_temporary)
+    content = yaml.safe_load(workspace.clouds_yaml())
+    auth = content["clouds"]["otc"]["auth"]
+    for name in ("username", "password", "user_domain_name"):
+        del auth[name]
+    auth |= {"ak": access, "sk": secret} | ({"security_token": security_token[0]} if is_temporary else {})
+    workspace.put_secret("otc", yaml.safe_dump(content))
+    tokens = len(workspace.cloud.requests("token"))
+    workspace.create(credentialsRef={"secretName": "otc"}, notificationMetadata="Größe: 漢字")
+    workspace.wait_ready()
+    assert {request.auth for request in workspace.cloud.requests(group_id=workspace.group_id)} == {"signature"}
+    assert len(workspace.cloud.requests("token")) == tokens
+    workspace.cloud.revoke_access_key(access)
+    workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
+    body = workspace.wait_reason("AuthenticationFailed")
+    assert workspace.cloud.find_secrets(str(body)) == []
+
+
+def test_no_secret_is_told_at_debug_level_whatever_goes_wrong(workspace: Workspace, operator: OperatorProcess) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    token_effects = [{"status": 500, "stage": "after"}, {"drop": True, "stage": "after"}, {"status": 201, "text": "{"}]
+    for number, effect in enumerate(token_effects):
+        workspace.cloud.fault("token", **effect)
+        workspace.cloud.revoke_tokens()
+        workspace.patch("hook", {"spec": {"defaultTimeout": 61 + number}})
+        workspace.wait_ready()
+    log = operator.log.read_text()
+    assert "Logged in" in log
+    assert workspace.cloud.find_secrets(log) == []
+    events = workspace.core.list_namespaced_event(workspace.namespace).items
+    assert workspace.cloud.find_secrets(str(events) + str(workspace.all())) == []
+    assert workspace.cloud.find_secrets(workspace.clouds_yaml()) == ["password"]

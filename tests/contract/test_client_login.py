@@ -422,7 +422,7 @@ async def test_neither_token_nor_password_is_ever_logged(
         for each in (client, intruder):
             (error,) = await gather_errors([each.list()])
             logging.getLogger("test").error("%r", each.project, exc_info=error)
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     assert "Logged in to project eu-de_demo" in caplog.text
     for record in caplog.records:
         shown = f"{record.getMessage()} {record.args} {record.exc_text}"

@@ -140,6 +140,8 @@ class Cloud:
     access_keys: dict[str, AccessKey] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     topics: set[str] = field(default_factory=set)
+    #: All that was ever secret, revoked or not, and what it is.
+    secrets: dict[str, str] = field(default_factory=dict)
 
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.settings.clock_skew_seconds)
@@ -155,6 +157,7 @@ class Cloud:
         """Add a user, or give the one of that name a new password and new permissions."""
         user = self.find_user(name, domain) or User(uuid.uuid4().hex, name, password, domain)
         user.password = password
+        self.secrets[password] = "password"
         user.permissions = None if permissions is None else frozenset(permissions)
         self.users[user.id] = user
         return user
@@ -181,6 +184,9 @@ class Cloud:
             frozenset(name.lower() for name in must_sign),
         )
         self.access_keys[key.access] = key
+        self.secrets[key.secret] = "secret key"
+        if key.security_token:
+            self.secrets[key.security_token] = "security token"
         return key
 
     def add_group(self, project_id: str, group_id: str | None = None, *, busy: bool = False) -> Group:
@@ -192,6 +198,7 @@ class Cloud:
         issued_at = self.now()
         expires_at = issued_at + timedelta(seconds=self.settings.token_lifetime_seconds)
         value = secrets.token_urlsafe(96)
+        self.secrets[value] = "token"
         self.tokens[value] = token = Token(user, project, issued_at, expires_at)
         return value, token
 

@@ -30,6 +30,7 @@ def control_routes(cloud: Cloud, log: RequestLog, faults: Faults) -> web.Applica
             web.post("/access_keys", control.add_access_key),
             web.delete("/access_keys/{access}", control.revoke_access_key),
             web.delete("/tokens", control.revoke_tokens),
+            web.post("/secrets/find", control.find_secrets),
             web.get("/topics", control.list_topics),
             web.post("/topics", control.add_topic),
             web.delete("/topics/{urn}", control.delete_topic),
@@ -110,6 +111,11 @@ class _Control:
         if self._cloud.access_keys.pop(request.match_info["access"], None) is None:
             raise web.HTTPNotFound(text="no such access key")
         return web.Response(status=204)
+
+    async def find_secrets(self, request: web.Request) -> web.Response:
+        """Answer which kinds of secrets a text holds, not which secrets."""
+        text = await request.text()
+        return web.json_response(sorted(kind for secret, kind in self._cloud.secrets.items() if secret in text))
 
     async def revoke_tokens(self, _: web.Request) -> web.Response:
         self._cloud.tokens.clear()

@@ -17,6 +17,8 @@ import httpx
 from .requestlog import LoggedRequest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SEARCHED_CHARACTERS = 200_000  # of a text, in one request
+LONGEST_SECRET = 512
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -105,6 +107,14 @@ class Simulator:
         body = {"user": user, "access": access, "secret": secret, "security_token": security_token, **fields}
         key = self._send("POST", "/access_keys", body)
         return tuple(key[name] for name in ("access", "secret", "security_token") if key[name] is not None)
+
+    def find_secrets(self, text: str) -> list[str]:
+        """Return the kinds of the secrets that a text holds, of all passwords, keys and tokens that there ever were."""
+        kinds: set[str] = set()
+        for begin in range(0, len(text) or 1, SEARCHED_CHARACTERS):
+            part = text[begin : begin + SEARCHED_CHARACTERS + LONGEST_SECRET]
+            kinds.update(self._check(self._client.post("/secrets/find", content=part.encode())).json())
+        return sorted(kinds)
 
     def revoke_access_key(self, access: str) -> None:
         self._send("DELETE", f"/access_keys/{access}")
