@@ -93,7 +93,10 @@ class Access:
         self._projects = projects
         self._own_credentials = own_credentials
         self._own_namespaces = rules.own_credentials_namespaces
-        self._hosts = rules.hosts + (own_credentials.hosts if own_credentials else ())
+        self._hosts = (
+            *map(str.lower, rules.hosts),  # as urlsplit gives a host
+            *(own_credentials.hosts if own_credentials else ()),
+        )
 
     async def find_project(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Project:
         """Return the project to work in; a Secret that is needed for it stays until it is released.

@@ -31,6 +31,8 @@ TOKEN_HEADER = "X-Auth-Token"  # noqa: S105  (the name of a header, not a secret
 _RENEWAL_MARGIN_SECONDS = 300
 #: A token that replaces a refused one and is refused too is not renewed: the login was accepted, so it isn't that.
 _PROBATION_SECONDS = 60
+#: How many tokens are renewed in that time even if calls are answered in between: one kind may always be refused.
+_RENEWALS_LIMIT = 3
 #: For how long a refused login is not tried again, however many hooks wait for it.
 _REFUSED_LOGIN_SECONDS = 30
 
@@ -143,7 +145,8 @@ class TokenAuth(httpx.Auth):
         self._token: Token | None = None
         self._login: asyncio.Task[Token] | None = None
         self._login_refused: tuple[CallError, float] | None = None
-        self._on_probation_until = 0.0
+        self._renewals: list[float] = []
+        self._is_accepted = True
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         token = await self.get_token()
@@ -153,7 +156,7 @@ class TokenAuth(httpx.Auth):
             request.headers[TOKEN_HEADER] = renewed.value.get_secret_value()
             response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED:
-            self._on_probation_until = 0.0
+            self._is_accepted = True
 
     async def find_place(self) -> Place:
         """Return where the project is, as the token says.
@@ -180,10 +183,11 @@ class TokenAuth(httpx.Auth):
     async def _renew_refused(self, refused: Token) -> Token | None:
         """Return a token other than the refused one, or None where another would be refused as well."""
         if self._token is refused:
-            if time.monotonic() < self._on_probation_until:
+            now = time.monotonic()
+            recent = [renewed_at for renewed_at in self._renewals if now - renewed_at < _PROBATION_SECONDS]
+            if len(recent) >= _RENEWALS_LIMIT or (recent and not self._is_accepted):
                 return None
-            self._on_probation_until = time.monotonic() + _PROBATION_SECONDS
-            self._token = None
+            self._renewals, self._is_accepted, self._token = [*recent, now], False, None
         return await self.get_token()
 
     async def _log_in(self) -> Token:

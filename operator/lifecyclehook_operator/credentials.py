@@ -265,10 +265,23 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: s
     return _validate(values | {"ca_certificates": ca_certificates}, f"{source}, cloud {cloud_name!r}")
 
 
+class _TextLoader(yaml.SafeLoader):
+    """Reads every scalar but null as text: a password of digits is one, and no date can be out of range."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012
+        tag: construct
+        for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
+    }
+
+
 def _find_cloud(text: str, cloud_name: str, source: str) -> dict[str, Any]:
     try:
-        # Everything stays text: a password of digits is one, and no scalar can fail to become a date or a number.
-        document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (constructs nothing but text, lists, mappings)
+        document = yaml.load(text, Loader=_TextLoader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)  # the error's own text quotes the line, which may hold the password
         where = f" in line {mark.line + 1}" if mark else ""

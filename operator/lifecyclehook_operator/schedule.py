@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from lifecyclehook_operator.errors import KubernetesError, StaleError
@@ -81,8 +80,7 @@ class Schedule:
         _, unfinished = await asyncio.wait(tasks, timeout=grace_seconds)
         for task in unfinished:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
     def _wake(self, entry: _Entry) -> None:
         _rest(entry)

@@ -154,6 +154,24 @@ def test_the_environment_may_hold_an_access_key(environment: pytest.MonkeyPatch)
     assert own.ak == "AK"
 
 
+@pytest.mark.parametrize("nothing", ["", "null", "~"])
+def test_a_null_is_nothing(nothing: str) -> None:
+    text = clouds(region_name="REGION", as_endpoint_override="REGION").replace("REGION", nothing)
+    assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
+
+
+def test_what_clouds_have_in_common_may_be_merged_in() -> None:
+    text = f"""
+    common: &common {AUTH | {"username": "common"}}
+    clouds:
+      otc:
+        auth:
+          <<: *common
+          username: operator
+    """
+    assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
+
+
 def test_the_named_cloud_of_several_is_read() -> None:
     document = {"clouds": {"a": {"auth": {**AUTH, "username": "a"}}, "b": {"auth": {**AUTH, "username": "b"}}}}
     assert read_clouds_yaml(yaml.safe_dump(document), "b", SOURCE).username == "b"
@@ -177,12 +195,12 @@ def test_the_named_cloud_of_several_is_read() -> None:
         ("clouds: {otc: {auth: {}}}", "auth_url is missing"),
         ("clouds: {otc: {auth: {}}}\n}", "is not valid YAML in line 2"),
         ("clouds: {otc: {auth: {a: \x01}}}", "is not valid YAML"),
-        ("clouds: !!python/object:os.system {}", "no cloud named 'otc'; it has: none"),
+        ("clouds: !!python/object:os.system {}", "is not valid YAML in line 1"),
         ("clouds: {otc: {auth: {[a]: b}}}", "is not valid YAML"),
         ("clouds: {otc: {region_name: 2026-13-45}}", "cloud 'otc' has no mapping named auth"),
-        ("clouds: {otc: {region_name: !!int text}}", "cloud 'otc' has no mapping named auth"),
+        ("clouds: {otc: {region_name: !!int text}}", "is not valid YAML in line 1"),
         ("[" * 2_000, "is not valid YAML"),
-        ("a: &a [*a]\n", "is not valid YAML in line 1"),
+        ("a: &a [*a]\n", "has no mapping named clouds"),
     ],
     ids=lambda value: value[:40],
 )

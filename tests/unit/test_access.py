@@ -1,0 +1,305 @@
+"""Which project a resource works in and as whom: Secrets that are held, and what a cluster admin lets resources do."""
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+import yaml
+
+from lifecyclehook_operator.access import Access, Key, Rules, SecretStore
+from lifecyclehook_operator.auth import Place
+from lifecyclehook_operator.autoscaling import Projects
+from lifecyclehook_operator.credentials import Credentials, Secret
+from lifecyclehook_operator.errors import CredentialsError, KubernetesError
+from lifecyclehook_operator.resource import LifecycleHook
+from tests.unit.samples import SPEC, make_resource
+
+KEY = ("web", "otc")
+IAM = "https://iam.eu-de.otc.t-systems.com/v3"
+AS = "https://as.eu-de.otc.t-systems.com/autoscaling-api/v1/p-1"
+AUTH = {
+    "auth_url": IAM,
+    "username": "operator",
+    "password": "any",
+    "user_domain_name": "OTC-EU-DE-1",
+    "project_name": "eu-de_web",
+}
+OWN = Credentials.model_validate({**AUTH, "username": "own"})
+
+
+def make_secret(*, is_held: bool = False, is_deleting: bool = False, **auth: Any) -> Secret:
+    text = yaml.safe_dump({"clouds": {"otc": {"auth": {**AUTH, **auth}}}})
+    return Secret({"clouds.yaml": text}, is_held=is_held, is_deleting=is_deleting)
+
+
+class SecretApi:
+    """Stands in for the API server: one Secret or none, and a note of each call."""
+
+    def __init__(self, secret: Secret | None) -> None:
+        self.secret = secret
+        self.calls: list[str] = []
+        self.is_out_of_order = False
+
+    async def read_secret(self, namespace: str, name: str) -> Secret | None:
+        await self._note("read", (namespace, name))
+        return self.secret
+
+    async def hold_secret(self, namespace: str, name: str) -> Secret:
+        await self._note("hold", (namespace, name))
+        assert self.secret is not None
+        return Secret(self.secret.content, is_held=True)
+
+    async def release_secret(self, namespace: str, name: str) -> None:
+        await self._note("release", (namespace, name))
+
+    async def _note(self, call: str, key: Key) -> None:
+        assert key == KEY
+        self.calls.append(call)
+        await asyncio.sleep(0)
+        if self.is_out_of_order:
+            raise KubernetesError("out of order")
+
+
+class StubProject:
+    """A project at an address of the test's."""
+
+    def __init__(self, url: str) -> None:
+        self._place = Place("p-1", url)
+
+    async def find_place(self) -> Place:
+        return self._place
+
+    async def get_id(self) -> str:
+        return self._place.project_id
+
+
+class StubProjects:
+    """Keeps the credentials that a project was asked for with."""
+
+    def __init__(self, url: str) -> None:
+        self.asked: list[Credentials] = []
+        self._project = StubProject(url)
+
+    def get(self, credentials: Credentials) -> StubProject:
+        self.asked.append(credentials)
+        return self._project
+
+
+class Case:
+    """An Access with one Secret, and what it leads to."""
+
+    def __init__(
+        self,
+        secret: Secret | None = None,
+        *,
+        own: Credentials | None = OWN,
+        namespaces: Sequence[str] = ("*",),
+        hosts: Sequence[str] = ("*.otc.t-systems.com",),
+        as_url: str = AS,
+    ) -> None:
+        self.api = SecretApi(secret)
+        self.projects = StubProjects(as_url)
+        rules = Rules(tuple(namespaces), tuple(hosts))
+        self.access = Access(SecretStore(self.api), cast("Projects", self.projects), own, rules)
+
+    async def find(self, resource: LifecycleHook) -> Credentials:
+        """Return the credentials of the project that a resource works in."""
+        await self.access.find_project(resource, resource.spec())
+        return self.projects.asked[-1]
+
+    async def refuse(self, resource: LifecycleHook) -> CredentialsError:
+        with pytest.raises(CredentialsError) as caught:
+            await self.find(resource)
+        assert caught.value.operation == "authenticate"
+        return caught.value
+
+
+def referring(cloud_name: str = "otc", **more: Any) -> LifecycleHook:
+    """Return a resource that refers to the Secret."""
+    reference = {"secretName": KEY[1], "cloudName": cloud_name}
+    return make_resource(spec={**SPEC, "credentialsRef": reference}, **more)
+
+
+async def test_a_secret_that_is_held_is_read_once() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    secrets = await asyncio.gather(*(store.get(KEY, hold=True) for _ in range(20)))
+    assert all(secret is not None and secret.is_held for secret in secrets)
+    assert api.calls == ["read", "hold"]
+    assert store.held_in("web") == [KEY]
+    assert store.held_in("other") == []
+
+
+async def test_a_secret_that_is_not_to_be_held_is_only_read() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    for _ in range(2):
+        assert await store.get(KEY, hold=False) == api.secret
+    assert api.calls == ["read", "read"]
+
+
+async def test_a_secret_that_is_being_deleted_serves_but_cannot_be_held() -> None:
+    api = SecretApi(make_secret(is_deleting=True))
+    assert await SecretStore(api).get(KEY, hold=True) == api.secret
+    assert api.calls == ["read"]
+
+
+async def test_a_secret_that_does_not_exist_is_asked_for_again() -> None:
+    api = SecretApi(None)
+    store = SecretStore(api)
+    assert [await store.get(KEY, hold=True) for _ in range(2)] == [None, None]
+    assert api.calls == ["read", "read"]
+
+
+async def test_a_secret_is_released_once_and_only_if_it_is_held() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    await store.release(KEY)
+    await store.get(KEY, hold=True)
+    await asyncio.gather(store.release(KEY), store.release(KEY))
+    assert api.calls == ["read", "hold", "release"]
+    assert store.held_in("web") == []
+
+
+async def test_a_secret_whose_release_fails_is_still_held() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    await store.get(KEY, hold=True)
+    api.is_out_of_order = True
+    with pytest.raises(KubernetesError):
+        await store.release(KEY)
+    assert store.held_in("web") == [KEY]
+
+
+async def test_a_hold_that_fails_is_tried_again() -> None:
+    api = SecretApi(make_secret())
+    api.is_out_of_order = True
+    store = SecretStore(api)
+    with pytest.raises(KubernetesError):
+        await store.get(KEY, hold=True)
+    api.is_out_of_order = False
+    gc.collect()
+    await store.get(KEY, hold=True)
+    assert api.calls == ["read", "read", "hold"]
+
+
+async def test_a_change_of_a_held_secret_takes_effect_with_no_further_read() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    await store.get(KEY, hold=True)
+    changed = make_secret(is_held=True, username="changed")
+    assert store.notice(KEY, changed)
+    assert not store.notice(KEY, make_secret(is_held=True, username="changed"))
+    assert await store.get(KEY, hold=True) == changed
+    assert api.calls == ["read", "hold"]
+
+
+@pytest.mark.parametrize("news", [None, make_secret(is_held=False)], ids=["deleted", "finalizer taken off"])
+async def test_a_secret_that_is_not_held_any_more_is_read_again(news: Secret | None) -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    await store.get(KEY, hold=True)
+    assert store.notice(KEY, news)
+    assert store.held_in("web") == []
+    await store.get(KEY, hold=True)
+    assert api.calls == ["read", "hold"] * 2
+
+
+async def test_a_resource_that_refers_to_no_secret_has_the_operators_own_credentials() -> None:
+    case = Case()
+    assert await case.find(make_resource()) == OWN
+    assert case.api.calls == []
+
+
+async def test_a_resource_that_refers_to_a_secret_has_those_in_it() -> None:
+    case = Case(make_secret())
+    assert (await case.find(referring())).username == "operator"
+    assert case.api.calls == ["read", "hold"]
+
+
+async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret() -> None:
+    case = Case(make_secret())
+    await case.find(referring(deletionTimestamp="2026-03-01T12:00:00Z"))
+    assert case.api.calls == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("case", "resource", "reason", "message"),
+    [
+        (Case(own=None), make_resource(), "CredentialsNotFound", "spec.credentialsRef names no Secret"),
+        (Case(namespaces=["db", "web-*"]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
+        (Case(namespaces=[]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
+        (Case(None), referring(), "CredentialsNotFound", "Secret web/otc does not exist"),
+        (Case(Secret({}, is_held=False)), referring(), "CredentialsInvalid", "has no key clouds.yaml"),
+        (Case(make_secret()), referring("other"), "CredentialsInvalid", "no cloud named 'other'; it has: otc"),
+        (Case(make_secret(username="")), referring(), "CredentialsInvalid", "username is missing"),
+        (
+            Case(),
+            make_resource(status={"projectId": "p-2"}),
+            "CredentialsInvalid",
+            "the credentials are for project p-1, but the hook lives in p-2",
+        ),
+    ],
+)
+async def test_what_is_wrong_with_the_credentials_is_told(
+    case: Case, resource: LifecycleHook, reason: str, message: str
+) -> None:
+    error = await case.refuse(resource)
+    assert error.reason == reason
+    assert message in error.message
+
+
+@pytest.mark.parametrize("namespaces", [["*"], ["web"], ["db", "w?b"]])
+async def test_namespaces_may_be_given_by_globs(namespaces: list[str]) -> None:
+    await Case(namespaces=namespaces).find(make_resource())
+
+
+async def test_a_secret_of_its_own_is_for_any_namespace() -> None:
+    await Case(make_secret(), namespaces=[]).find(referring())
+
+
+@pytest.mark.parametrize(
+    "auth_url",
+    [
+        "https://iam.example.com/v3",
+        "https://otc.t-systems.com.example.com",
+        "https://example.com/iam.otc.t-systems.com",
+        "https://example.com?iam.otc.t-systems.com",
+        "https://example.com#.otc.t-systems.com",
+        "https://iam.otc.t-systems.com@example.com",
+        "https://10.0.0.1",
+        "https://localhost",
+    ],
+)
+async def test_credentials_lead_nowhere_else_than_an_admin_allows(auth_url: str) -> None:
+    case = Case(make_secret(auth_url=auth_url))
+    error = await case.refuse(referring())
+    assert error.reason == "CredentialsInvalid"
+    assert "is none of --allowed-endpoints" in error.message
+    assert case.projects.asked == []
+
+
+async def test_neither_does_the_endpoint_that_is_given_beside_them() -> None:
+    text = yaml.safe_dump({"clouds": {"otc": {"auth": AUTH, "as_endpoint_override": "https://as.example.com"}}})
+    case = Case(Secret({"clouds.yaml": text}, is_held=False))
+    assert "as.example.com is none of" in (await case.refuse(referring())).message
+    assert case.projects.asked == []
+
+
+async def test_neither_does_what_iam_says() -> None:
+    case = Case(make_secret(), as_url="https://as.example.com/autoscaling-api/v1/p-1")
+    assert "as.example.com is none of" in (await case.refuse(referring())).message
+
+
+async def test_where_the_operators_own_credentials_lead_others_may_lead_too() -> None:
+    own = Credentials.model_validate({**AUTH, "auth_url": "https://iam.example.com"})
+    case = Case(make_secret(auth_url="https://iam.example.com:8443/v3"), own=own)
+    await case.find(referring())
+
+
+async def test_the_case_of_a_host_does_not_matter() -> None:
+    await Case(make_secret(auth_url="https://IAM.eu-de.OTC.t-systems.com"), hosts=["*.OTC.t-systems.com"]).find(
+        referring()
+    )
