@@ -9,7 +9,7 @@ from tests.harness import OPERATOR, OperatorProcess, eventually
 from tests.simulator import Simulator
 from tests.workspace import Workspace, is_ready
 
-HOOKS = 100
+HOOKS = 500
 HOOKS_PER_GROUP = 5
 
 
@@ -64,7 +64,7 @@ def test_many_hooks_of_one_secret_read_it_once_and_share_a_token(workspace: Work
         workspace.create(
             f"hook-{number}", scalingGroupId=groups[number % len(groups)], credentialsRef={"secretName": "otc"}
         )
-    eventually("all are Ready", lambda: all(map(is_ready, workspace.all())))
+    eventually("all are Ready", lambda: all(map(is_ready, workspace.all())), seconds=60)
     assert len(workspace.cloud.requests("token")) <= tokens + 1
 
     def calls() -> list[str]:
