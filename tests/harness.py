@@ -119,10 +119,12 @@ class OperatorProcess:
 
     def health(self) -> dict[str, Any]:
         """Return what /healthz answers."""
-        response = httpx.get(f"http://127.0.0.1:{self._health_port}/healthz", trust_env=False, timeout=5)
-        response.raise_for_status()
-        health: dict[str, Any] = response.json()
+        health: dict[str, Any] = self.probe("/healthz").raise_for_status().json()
         return health
+
+    def probe(self, path: str) -> httpx.Response:
+        """Return the answer of a probe, whatever it is."""
+        return httpx.get(f"http://127.0.0.1:{self._health_port}{path}", trust_env=False, timeout=5)
 
     def log_tail(self) -> str:
         """Return the end of the log."""

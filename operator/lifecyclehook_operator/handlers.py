@@ -14,6 +14,7 @@ from lifecyclehook_operator.autoscaling import Projects
 from lifecyclehook_operator.claims import Claims
 from lifecyclehook_operator.credentials import Secret, read_environment
 from lifecyclehook_operator.errors import CredentialsError, KubernetesError
+from lifecyclehook_operator.health import Health
 from lifecyclehook_operator.reconcile import Reconciler, Timing
 from lifecyclehook_operator.resource import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
 from lifecyclehook_operator.schedule import Schedule
@@ -82,6 +83,9 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
         reconciler = Reconciler(kubernetes, access, timing, partial(_find_rivals, memo, kubernetes))
         memo.schedule = Schedule(reconciler.reconcile)
         stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+        if options.health_port:
+            health = Health(memo.schedule.__len__, memo.schedule.unseen_write_seconds, kubernetes.is_reachable)
+            stack.push_async_callback(await health.serve(options.health_port))
         if options.metrics_port:
             stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
         memo.stack = stack.pop_all()
@@ -136,7 +140,7 @@ async def _release_unused_secrets(memo: kopf.Memo, namespace: str) -> None:
 
 @kopf.on.probe(id="resources")
 async def count_resources(memo: kopf.Memo, **_: Any) -> int:  # noqa: ANN401
-    """Tell how many resources are looked after; /healthz answers with it."""
+    """Tell how many resources are looked after, to who asks kopf (kopf run --liveness)."""
     return len(memo.schedule)
 
 
@@ -163,7 +167,6 @@ def run(options: Settings) -> int:
             standalone=True,
             clusterwide=not options.namespace,
             namespaces=options.namespace,
-            liveness_endpoint=f"http://0.0.0.0:{options.health_port}/healthz" if options.health_port else None,
             memo=memo,
         )
     except Exception:

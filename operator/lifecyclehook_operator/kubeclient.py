@@ -10,7 +10,7 @@ from typing import Any
 from urllib.request import getproxies
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi
+from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi, VersionApi
 from kubernetes.aio.client.exceptions import (
     ApiException,
     ConflictException,
@@ -36,6 +36,7 @@ from lifecyclehook_operator.status import Happening
 
 COMPONENT = "lifecyclehook-operator"
 _TIMEOUT_SECONDS = 30.0
+_PROBE_TIMEOUT_SECONDS = 3.0
 _PAGE_SIZE = 500
 _NOTE_LIMIT = 1024  # events.k8s.io/v1: at most 1 kB
 
@@ -49,6 +50,7 @@ class KubeClient:
     def __init__(self, api: ApiClient) -> None:
         self._objects = CustomObjectsApi(api)
         self._core = CoreV1Api(api)
+        self._version = VersionApi(api)
 
     async def is_crd_installed(self) -> bool:
         """Return whether the API server serves our resource."""
@@ -58,6 +60,16 @@ class KubeClient:
             except NotFoundException:
                 return False
         return any(each.name == PLURAL for each in served.resources)
+
+    async def is_reachable(self) -> bool:
+        """Return whether the API server answers, whatever it says."""
+        try:
+            await self._version.get_code(_request_timeout=_PROBE_TIMEOUT_SECONDS)
+        except ApiException:
+            return True
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        return True
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> AsyncIterator[LifecycleHook]:
         """Yield the resources of a namespace, or of all; with a name, the one that has it, if it exists."""

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 Reconcile = Callable[[LifecycleHook, Memory], Awaitable[tuple[LifecycleHook, float]]]
 
 _STALE_RETRY_SECONDS = 1
+_STALE_RETRIES = 5
 _FAULT_RETRY_SECONDS = (2, 5, 10, 30, 60)
 
 
@@ -27,6 +28,9 @@ class _Entry:
     timer: asyncio.TimerHandle | None = None
     is_due: bool = False
     faults: int = 0
+    #: Of what the watch told last, and since when it owes us a newer version, of time.monotonic.
+    noticed_version: int = 0
+    unseen_since: float | None = None
 
 
 class Schedule:
@@ -47,6 +51,11 @@ class Schedule:
         """Return the newest version that was seen of every resource."""
         return [entry.resource for entry in list(self._entries.values())]
 
+    def unseen_write_seconds(self) -> float:
+        """Return for how long the watch has not told of a write that was made here; 0 if it has told of all."""
+        now = time.monotonic()
+        return max((now - entry.unseen_since for entry in self._entries.values() if entry.unseen_since), default=0.0)
+
     def retry(self, uids: Iterable[str]) -> None:
         """Make a pass at once for those of these resources that wait after a failure: what they need may be there."""
         for entry in filter(None, map(self._entries.get, list(uids))):
@@ -61,6 +70,9 @@ class Schedule:
         """Take note of a resource as the API server has just told of it, and make a pass."""
         entry = self._entries.setdefault(resource.uid, _Entry(resource, Memory.begin(resource)))
         entry.resource = _newer(entry.resource, resource)
+        entry.noticed_version = max(entry.noticed_version, resource.resource_version)
+        if entry.noticed_version >= entry.resource.resource_version:
+            entry.unseen_since = None
         self._wake(entry)
 
     def forget(self, uid: str) -> None:
@@ -105,8 +117,11 @@ class Schedule:
         try:
             resource, delay = await self._reconcile(entry.resource, entry.memory)
         except StaleError as error:
-            logger.debug("%s: %s", entry.resource, error)
-            return jitter(_STALE_RETRY_SECONDS)
+            if entry.faults < _STALE_RETRIES:  # a newer version is on its way
+                logger.debug("%s: %s", entry.resource, error)
+                entry.faults += 1
+                return jitter(_STALE_RETRY_SECONDS)
+            logger.warning("%s: %s", entry.resource, error)
         except KubernetesError as error:
             logger.warning("%s: %s", entry.resource, error)
         except Exception:  # a fault of ours: one resource's must not stop the others
@@ -114,6 +129,8 @@ class Schedule:
             PASSES.labels("fault").inc()
         else:
             entry.resource = _newer(entry.resource, resource)
+            if entry.resource.resource_version > entry.noticed_version:
+                entry.unseen_since = entry.unseen_since or time.monotonic()
             entry.faults = 0
             return delay
         entry.faults += 1

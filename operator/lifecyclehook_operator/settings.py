@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         "the operator's own credentials are always allowed.",
     )
     health_port: int = Field(
-        default=8080, ge=0, le=65535, description="Port of /healthz, the liveness probe; 0 switches it off."
+        default=8080, ge=0, le=65535, description="Port of /healthz and /readyz, the probes; 0 switches them off."
     )
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Port of /metrics, for Prometheus; 0 switches it off."

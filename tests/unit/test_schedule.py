@@ -394,3 +394,48 @@ async def test_to_end_twice_is_fine(schedule: Schedule) -> None:
     schedule.notice(make(1))
     await schedule.close(1)
     await schedule.close(1)
+
+
+class Clock:
+    """Stands for the module's time, and goes only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+async def test_a_write_that_the_watch_does_not_tell_of_is_known_for_how_long(
+    schedule: Schedule, passes: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    passes.then(returning(2))
+    schedule.notice(make(1))
+    await passes.until_idle()
+    clock.now += 60
+    assert schedule.unseen_write_seconds() == 60
+    schedule.notice(make(2))
+    assert schedule.unseen_write_seconds() == 0
+
+
+async def test_a_write_to_what_is_gone_is_not_waited_for(schedule: Schedule, passes: Passes) -> None:
+    passes.then(returning(2))
+    schedule.notice(make(1))
+    await passes.until_idle()
+    schedule.forget("a")
+    assert schedule.unseen_write_seconds() == 0
+
+
+async def test_a_version_that_never_comes_is_not_waited_for_in_haste_for_ever(
+    schedule: Schedule, passes: Passes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FAULT_RETRY_SECONDS", (60,))
+    monkeypatch.setattr(module, "_STALE_RETRIES", 2)
+    passes.then(*[raising(StaleError("409 Conflict"))] * 20)
+    schedule.notice(make(1))
+    await passes.until(1, 1, 1)
+    await passes.until_idle()
+    assert passes.versions() == [1, 1, 1]
+    await schedule.close(0)

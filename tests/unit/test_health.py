@@ -1,0 +1,46 @@
+"""What the probes are told."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from lifecyclehook_operator.health import Health
+from tests.controlplane import free_ports
+
+
+@asynccontextmanager
+async def serve(*, unseen_seconds: float = 0, is_reachable: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    async def answer() -> bool:
+        return is_reachable
+
+    (port,) = free_ports(1)
+    stop = await Health(lambda: 7, lambda: unseen_seconds, answer).serve(port)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+    finally:
+        await stop()
+
+
+@pytest.mark.parametrize(
+    ("unseen_seconds", "status", "watch"),
+    [(0, 200, "alive"), (179, 200, "alive"), (180, 503, "dead"), (9999, 503, "dead")],
+)
+async def test_a_watch_that_owes_a_write_for_long_is_dead(unseen_seconds: float, status: int, watch: str) -> None:
+    async with serve(unseen_seconds=unseen_seconds) as client:
+        response = await client.get("/healthz")
+    assert (response.status_code, response.json()) == (status, {"resources": 7, "watch": watch})
+
+
+@pytest.mark.parametrize(("is_reachable", "status", "word"), [(True, 200, "reachable"), (False, 503, "unreachable")])
+async def test_without_the_api_server_it_is_not_ready(is_reachable: bool, status: int, word: str) -> None:
+    async with serve(is_reachable=is_reachable, unseen_seconds=9999) as client:
+        response = await client.get("/readyz")
+    assert (response.status_code, response.json()) == (status, {"apiServer": word})
+
+
+async def test_there_is_nothing_else() -> None:
+    async with serve() as client:
+        assert (await client.get("/")).status_code == 404
