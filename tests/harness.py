@@ -17,6 +17,17 @@ from tests.controlplane import ControlPlane, free_ports, start_process, stop_pro
 OPERATOR = "lifecyclehook-operator"
 CRD = "lifecyclehooks.as.otc.t-systems.com"
 DEPLOY = Path(__file__).parents[1] / "deploy"
+#: Table 3 of the API page, as the resource names them.
+RESPONSE_FIELDS = {
+    "lifecycleHookName",
+    "lifecycleHookType",
+    "defaultResult",
+    "defaultTimeout",
+    "notificationTopicUrn",
+    "notificationTopicName",
+    "notificationMetadata",
+    "createTime",
+}
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 25
 

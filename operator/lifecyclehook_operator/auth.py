@@ -214,13 +214,7 @@ class TokenAuth(httpx.Auth):
         try:
             return Token.from_answer(response, self._credentials)
         except (ValidationError, KeyError) as error:
-            # The answer itself stays out of the message: its header is a token.
-            raise TransientError(
-                Reason.UNEXPECTED_RESPONSE,
-                "IAM's answer is not the documented one",
-                operation=OPERATION,
-                http_status=response.status_code,
-            ) from error
+            raise _undocumented(response) from error
 
 
 class AccessKeyAuth(SignatureAuth):
@@ -276,12 +270,17 @@ class AccessKeyAuth(SignatureAuth):
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
-            raise TransientError(
-                Reason.UNEXPECTED_RESPONSE,
-                "IAM's answer is not the documented one",
-                operation=OPERATION,
-                http_status=response.status_code,
-            ) from error
+            raise _undocumented(response) from error
+
+
+def _undocumented(response: httpx.Response) -> TransientError:
+    # The answer itself stays out of the message: it may be a token.
+    return TransientError(
+        Reason.UNEXPECTED_RESPONSE,
+        "IAM's answer is not the documented one",
+        operation=OPERATION,
+        http_status=response.status_code,
+    )
 
 
 def _login_error(response: httpx.Response) -> CallError:

@@ -168,7 +168,9 @@ class Reconciler:
             await self._kubernetes.remove_finalizer(resource)
             await self._tell(resource, outcome.happening)
             return resource, FOREVER
-        if not (isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error)):
+        if isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error):
+            logger.warning("%s: cannot look at the hook: %s", resource, outcome.error)
+        else:
             resource = await self._write_status(resource, memory, outcome)
         if isinstance(outcome, Failed):
             memory.failures += 1

@@ -2,21 +2,10 @@
 
 import pytest
 
-from tests.harness import eventually
+from tests.harness import RESPONSE_FIELDS, eventually
 from tests.workspace import Workspace, condition, ready
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-RESPONSE_FIELDS = {
-    "lifecycleHookName",
-    "lifecycleHookType",
-    "defaultResult",
-    "defaultTimeout",
-    "notificationTopicUrn",
-    "notificationTopicName",
-    "notificationMetadata",
-    "createTime",
-}
 
 
 def test_a_hook_becomes_ready_with_all_that_as_answered(workspace: Workspace) -> None:

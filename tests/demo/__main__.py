@@ -11,22 +11,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from tests.controlplane import BinariesNotFoundError, ControlPlaneError
-from tests.harness import DEPLOY, OPERATOR, eventually
+from tests.harness import DEPLOY, OPERATOR, RESPONSE_FIELDS, eventually
 
 from .scene import ABSENT_TOPIC_URN, FAILURES, GROUP_ID, SAMPLES, Scene, UnexpectedError, set_scene
 
 NAMESPACE = "web"
 READY, DEFAULTED, REFUSED, FAILED = "on-launch", "drain-before-terminate", "broken-rules", "no-such-topic"
-HOOK_FIELDS = {
-    "lifecycleHookName",
-    "lifecycleHookType",
-    "defaultResult",
-    "defaultTimeout",
-    "notificationTopicUrn",
-    "notificationTopicName",
-    "notificationMetadata",
-    "createTime",
-}
 BROKEN_RULES = (
     "lifecycleHookName",
     "lifecycleHookType",
@@ -171,7 +161,7 @@ def objects_of_events(scene: Scene) -> set[str]:
 def check_ready(scene: Scene) -> None:
     answered = {name: status(scene, name).get("lifecycleHook", {}) for name in (READY, DEFAULTED)}
     for name, hook in answered.items():
-        missing = HOOK_FIELDS - hook.keys()
+        missing = RESPONSE_FIELDS - hook.keys()
         expect(not missing, f"{name} has all eight fields in its status, {', '.join(sorted(missing))} too")
     expect(answered[READY]["lifecycleHookName"] == "test-hook1", f"{READY} has the name that its spec gives it")
     expect(answered[DEFAULTED]["lifecycleHookName"] == DEFAULTED, f"{DEFAULTED} is named after its resource")
