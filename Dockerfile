@@ -5,10 +5,10 @@ WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/lifecyclehook-operator
 # The requirements first: their layer stays while only the code changes.
-COPY requirements.txt requirements-dev.txt ./
-RUN pip --python /opt/lifecyclehook-operator install --require-hashes -r requirements.txt
 # The build backend is locked too, among what development needs.
-RUN pip install --require-hashes -r requirements-dev.txt
+COPY requirements.txt requirements-dev.txt ./
+RUN pip --python /opt/lifecyclehook-operator install --require-hashes -r requirements.txt \
+    && pip install --require-hashes -r requirements-dev.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \

@@ -15,12 +15,13 @@ demo: $(VENV)/.installed  ## Run the operator on a local control plane and a sim
 test: $(VENV)/.installed lint  ## Run every check and every test.
 	@exec $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-lint: $(VENV)/.installed  ## Check style, types and layers.
-	@echo "==> ruff, mypy, import-linter"
+lint: $(VENV)/.installed  ## Check style, types, layers and Dockerfile.
+	@echo "==> ruff, mypy, import-linter, hadolint"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint Dockerfile
 
 bench: $(VENV)/.installed  ## Measure create to Ready, writes and calls per resource.
 	@exec $(BIN)/python -m tests.bench $(ARGS)
@@ -31,8 +32,9 @@ simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its ow
 controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache, if they are not there.
 	@exec $(BIN)/python -m tests.controlplane build
 
-generate: $(VENV)/.installed  ## Write crds/ from the model.
+generate: $(VENV)/.installed  ## Write crds/ from the model, and deploy/install.yaml from deploy/base.
 	@$(BIN)/lifecyclehook-operator crd > crds/lifecyclehooks.yaml
+	@$(BIN)/python -m tests.deploy
 
 UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
              --no-header --no-annotate --no-emit-index-url --upgrade pyproject.toml

@@ -105,19 +105,3 @@ def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, 
                 own.wait_ready()
         finally:
             operator.stop()
-
-
-def test_the_rights_of_deploy_are_enough(
-    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
-) -> None:
-    with OperatorProcess(cluster, cloud.credentials_env(), **fast):
-        workspace.create()
-        workspace.wait_ready()
-        workspace.delete()
-        workspace.wait_gone()
-    refused = [
-        event["requestURI"]
-        for event in cluster.audit_events(user=f"system:serviceaccount:{OPERATOR}:{OPERATOR}")
-        if event["responseStatus"]["code"] == httpx.codes.FORBIDDEN
-    ]
-    assert refused == []
