@@ -103,7 +103,10 @@ class OperatorProcess:
 
     def launch(self) -> None:
         """Launch the process, and do not wait for it."""
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
+        flags = [
+            f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+            for name, value in self._options.items()
+        ]
         program = Path(sys.executable).with_name(OPERATOR)
         command = [str(program), "run", f"--health-port={self._health_port}", *flags]
         self._process = start_process(command, log=self.log, env=self._environment)

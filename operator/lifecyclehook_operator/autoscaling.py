@@ -5,7 +5,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from lifecyclehook_operator.auth import AccessKeyAuth, Place, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import CallError, Reason, TransientError
-from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS
+from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, PASSES_WAITING
 from lifecyclehook_operator.resource import Hook
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
@@ -75,7 +75,10 @@ class Project:
     async def slot(self, group_id: str) -> AsyncIterator[None]:
         """Wait for a turn to work at a group's hooks; a group that hangs takes but a part of the turns."""
         slots_of_group = self._slots_of_group.setdefault(group_id, asyncio.Semaphore(self._slots_per_group))
-        async with slots_of_group, self._slots:
+        async with AsyncExitStack() as turn:
+            with PASSES_WAITING.track_inprogress():
+                await turn.enter_async_context(slots_of_group)
+                await turn.enter_async_context(self._slots)
             yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:

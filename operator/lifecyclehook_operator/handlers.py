@@ -1,7 +1,9 @@
 """kopf's side: it watches, and each thing it tells of is noted where it matters. The only module that imports kopf."""
 
+import asyncio
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -15,6 +17,7 @@ from lifecyclehook_operator.claims import Claims
 from lifecyclehook_operator.credentials import Secret, read_environment
 from lifecyclehook_operator.errors import CredentialsError, KubernetesError
 from lifecyclehook_operator.health import Health
+from lifecyclehook_operator.leadership import Leadership
 from lifecyclehook_operator.reconcile import Reconciler, Timing
 from lifecyclehook_operator.resource import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
 from lifecyclehook_operator.schedule import Schedule
@@ -83,12 +86,32 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
         reconciler = Reconciler(kubernetes, access, timing, partial(_find_rivals, memo, kubernetes))
         memo.schedule = Schedule(reconciler.reconcile)
         stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+        if leadership := memo.get("leadership"):
+            keeping = asyncio.create_task(_end_without(leadership.keep(kubernetes.api)))
+            stack.callback(keeping.cancel)
         if options.health_port:
             health = Health(memo.schedule.__len__, memo.schedule.unseen_write_seconds, kubernetes.is_reachable)
             stack.push_async_callback(await health.serve(options.health_port))
         if options.metrics_port:
             stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
         memo.stack = stack.pop_all()
+
+
+async def _end_without(leadership: Coroutine[Any, Any, None]) -> None:
+    """End the process as soon as it does not lead any more: another may lead already, and a crash does no harm."""
+    await leadership
+    logging.shutdown()
+    os._exit(1)
+
+
+async def _stand_by(leadership: Leadership, options: Settings) -> None:
+    """Answer the probes and wait until this process leads."""
+    async with AsyncExitStack() as stack:
+        kubernetes = await stack.enter_async_context(kubeclient.connect())
+        if options.health_port:
+            health = Health(lambda: 0, lambda: 0.0, kubernetes.is_reachable)
+            stack.push_async_callback(await health.serve(options.health_port))
+        await leadership.gain(kubernetes.api)
 
 
 async def _find_rivals(
@@ -162,6 +185,13 @@ def run(options: Settings) -> int:
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     memo = kopf.Memo(options=options)
+    if options.leader_elect:
+        memo.leadership = Leadership(options.lease_namespace)
+        try:
+            asyncio.run(_stand_by(memo.leadership, options))
+        except KubernetesError as error:
+            logger.error("%s", error)  # noqa: TRY400  (it says all there is to say)
+            return 1
     try:
         kopf.run(
             standalone=True,

@@ -48,6 +48,7 @@ class KubeClient:
     """
 
     def __init__(self, api: ApiClient) -> None:
+        self.api = api
         self._objects = CustomObjectsApi(api)
         self._core = CoreV1Api(api)
         self._version = VersionApi(api)

@@ -31,7 +31,8 @@ PASS_DURATION = Histogram(
     "How long passes took, in seconds.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-PASSES_IN_PROGRESS = Gauge("lifecyclehook_passes_in_progress", "Passes at work.")
+PASSES_IN_PROGRESS = Gauge("lifecyclehook_passes_in_progress", "Passes at work, those that wait included.")
+PASSES_WAITING = Gauge("lifecyclehook_passes_waiting", "Passes that wait for a turn to call AS.")
 REPAIRS = Counter("lifecyclehook_repairs", "Hooks that somebody else had changed or deleted and that were repaired.")
 
 

@@ -98,6 +98,8 @@ class Memory:
     #: When to look again although nothing else is asked for, of time.monotonic.
     due_at: float = 0
     failures: int = 0
+    #: Somebody thinks that what was missing may be there now.
+    is_retry_asked: bool = False
     #: The hook that AS answered and that is this resource's, until the status says so.
     answered: Hook | None = None
     #: A create call may have gone out whose effect has not been looked up.
@@ -146,6 +148,9 @@ class Reconciler:
         if memory.handled is None and _is_settled(resource):
             memory.handled = resource.request
             memory.due_at = time.monotonic() + self._timing.until_look(resource.claimed_hook[0])
+        if memory.is_retry_asked and memory.failures:
+            memory.due_at = time.monotonic()
+        memory.is_retry_asked = False
         if memory.handled == resource.request and (wait := memory.due_at - time.monotonic()) > 0:
             return resource, wait
         if memory.handled != resource.request:
@@ -169,7 +174,7 @@ class Reconciler:
             await self._tell(resource, outcome.happening)
             return resource, FOREVER
         if isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error):
-            logger.warning("%s: cannot look at the hook: %s", resource, outcome.error)
+            logger.warning("%s: cannot look at the hook: %s", resource.label, outcome.error)
         else:
             resource = await self._write_status(resource, memory, outcome)
         if isinstance(outcome, Failed):
@@ -254,11 +259,11 @@ class Reconciler:
         if happening is None:
             return
         level = logging.WARNING if happening.type == "Warning" else logging.INFO
-        logger.log(level, "%s: %s: %s", resource, happening.reason, happening.message)
+        logger.log(level, "%s: %s: %s", resource.label, happening.reason, happening.message)
         try:
             await self._kubernetes.publish_event(resource, happening)
         except KubernetesError as error:  # what it tells of has been done, and stands in the status
-            logger.warning("%s: cannot publish an Event: %s", resource, error)
+            logger.warning("%s: cannot publish an Event: %s", resource.label, error)
 
 
 @dataclass

@@ -257,6 +257,11 @@ class LifecycleHook:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def label(self) -> str:
+        """Which resource and which AS group, as the log names them."""
+        return f"{self} (AS group {self.claimed_hook[0]})"
+
+    @property
     def is_applied(self) -> bool:
         """Whether the hook in AS has once been brought in line with this very spec."""
         return self.status.applied_generation == self.generation

@@ -59,8 +59,8 @@ class Schedule:
     def retry(self, uids: Iterable[str]) -> None:
         """Make a pass at once for those of these resources that wait after a failure: what they need may be there."""
         for entry in filter(None, map(self._entries.get, list(uids))):
-            if entry.memory.failures:
-                entry.memory.due_at = time.monotonic()
+            if entry.memory.failures or entry.task is not None:  # who is at work may be failing just now
+                entry.memory.is_retry_asked = True
                 self._wake(entry)
 
     def __len__(self) -> int:
@@ -118,14 +118,14 @@ class Schedule:
             resource, delay = await self._reconcile(entry.resource, entry.memory)
         except StaleError as error:
             if entry.faults < _STALE_RETRIES:  # a newer version is on its way
-                logger.debug("%s: %s", entry.resource, error)
+                logger.debug("%s: %s", entry.resource.label, error)
                 entry.faults += 1
                 return jitter(_STALE_RETRY_SECONDS)
-            logger.warning("%s: %s", entry.resource, error)
+            logger.warning("%s: %s", entry.resource.label, error)
         except KubernetesError as error:
-            logger.warning("%s: %s", entry.resource, error)
+            logger.warning("%s: %s", entry.resource.label, error)
         except Exception:  # a fault of ours: one resource's must not stop the others
-            logger.exception("%s: the pass failed", entry.resource)
+            logger.exception("%s: the pass failed", entry.resource.label)
             PASSES.labels("fault").inc()
         else:
             entry.resource = _newer(entry.resource, resource)

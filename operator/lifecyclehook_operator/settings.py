@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         default=0, ge=0, le=65535, description="Port of /metrics, for Prometheus; 0 switches it off."
     )
+    leader_elect: bool = Field(
+        default=False, description="Work only while holding a Lease, so that several replicas can run, and one works."
+    )
+    lease_namespace: str = Field(default="", description="Namespace of that Lease. Default: that of the pod.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity of what is logged."
     )

@@ -16,6 +16,7 @@ from tests.harness import CRD, DEPLOY, OPERATOR
 BASE = DEPLOY / "base"
 SINGLE_NAMESPACE = DEPLOY / "overlays" / "single-namespace"
 METRICS = DEPLOY / "overlays" / "metrics"
+HIGH_AVAILABILITY = DEPLOY / "overlays" / "high-availability"
 ARGOCD = DEPLOY / "argocd"
 ARGOCD_PATHS = [ARGOCD / "all-in-one", ARGOCD / "operator", ARGOCD / "hooks"]
 
@@ -84,13 +85,21 @@ def test_probes_and_network_policy_name_ports_that_the_operator_opens(
 
 def test_the_arguments_are_options_of_the_operator(cluster: ControlPlane) -> None:
     known = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
-    for folder in (BASE, SINGLE_NAMESPACE, METRICS):
+    for folder in (BASE, SINGLE_NAMESPACE, METRICS, HIGH_AVAILABILITY):
         (container,) = only(render(cluster.kubectl_path, folder), "Deployment")["spec"]["template"]["spec"][
             "containers"
         ]
         command, *options = container["args"]
         assert command == "run"
         assert {option.partition("=")[0] for option in options} <= known
+
+
+def test_several_replicas_elect_a_leader_and_a_single_one_is_never_two(cluster: ControlPlane) -> None:
+    several = only(render(cluster.kubectl_path, HIGH_AVAILABILITY), "Deployment")["spec"]
+    assert (several["replicas"], several["strategy"]["type"]) == (2, "RollingUpdate")
+    assert "--leader-elect" in several["template"]["spec"]["containers"][0]["args"]
+    single = only(render(cluster.kubectl_path, BASE), "Deployment")["spec"]
+    assert (single["replicas"], single["strategy"]["type"]) == (1, "Recreate")
 
 
 def test_the_component_fits_a_single_namespace_too(cluster: ControlPlane, tmp_path: Path) -> None:

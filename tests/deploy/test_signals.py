@@ -35,6 +35,7 @@ METRICS = {
     **{f"lifecyclehook_pass_duration_seconds{part}": set() for part in HISTOGRAM},
     "lifecyclehook_resources": {"ready", "reason"},
     "lifecyclehook_passes_in_progress": set(),
+    "lifecyclehook_passes_waiting": set(),
     "lifecyclehook_repairs_total": set(),
 }
 VALUES = {

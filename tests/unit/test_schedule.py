@@ -286,7 +286,8 @@ async def test_an_api_server_out_of_order_is_told_in_a_line_and_tried_again(
     schedule.notice(make(1))
     await passes.until(1, 1)
     (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
-    assert record.getMessage() == "web/hook-a: cannot reach the API server"
+    group_id = make(1).claimed_hook[0]
+    assert record.getMessage() == f"web/hook-a (AS group {group_id}): cannot reach the API server"
     assert record.exc_info is None
 
 
@@ -346,6 +347,17 @@ async def test_a_retry_wakes_only_those_that_wait_after_a_failure(schedule: Sche
     await passes.until_idle()
     assert passes.versions("a") == [1, 1]
     assert passes.versions("b") == [1]
+
+
+async def test_a_retry_asked_for_while_a_pass_is_failing_is_not_lost(schedule: Schedule, passes: Passes) -> None:
+    gate = Gate(delay=60)
+    passes.then(gate)
+    schedule.notice(make(1))
+    await passes.until(1)
+    schedule.retry(["a"])
+    gate.open()
+    await passes.until(1, 1)
+    assert passes.memories["a"].is_retry_asked
 
 
 async def test_the_end_waits_for_the_passes_at_work_and_begins_no_other(schedule: Schedule, passes: Passes) -> None:

@@ -1,0 +1,78 @@
+"""Several operators run, and one works."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.controlplane import ControlPlane
+from tests.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
+from tests.simulator import Simulator
+from tests.workspace import Workspace
+
+TAKEOVER_SECONDS = 40
+
+
+@pytest.fixture(scope="module")
+def replicas(
+    cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]
+) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
+    """Two operators, the first of which leads."""
+    install(cluster, DEPLOY / "overlays" / "high-availability")
+    options = {**fast, "leader_elect": True, "lease_namespace": OPERATOR}
+    with (
+        OperatorProcess(cluster, cloud.credentials_env(), **options) as first,
+        OperatorProcess(cluster, cloud.credentials_env(), **options) as second,
+    ):
+        eventually("the first leads", lambda: "Leading, as" in first.log.read_text())
+        yield first, second
+
+
+def leads(operator: OperatorProcess) -> bool:
+    return operator.log.read_text().count("Leading, as") > 0
+
+
+def test_one_works_and_the_others_stand_by_healthy(
+    workspace: Workspace, replicas: tuple[OperatorProcess, OperatorProcess]
+) -> None:
+    first, second = replicas
+    workspace.create()
+    workspace.wait_ready()
+    assert leads(first)
+    assert not leads(second)
+    assert (first.health()["resources"], second.health()["resources"]) == (1, 0)
+    assert second.probe("/readyz").is_success
+    assert len(workspace.cloud.requests(group_id=workspace.group_id)) == 1
+
+
+def test_a_leader_that_hangs_is_replaced_and_ends_when_it_wakes(
+    workspace: Workspace, replicas: tuple[OperatorProcess, OperatorProcess]
+) -> None:
+    first, second = replicas
+    workspace.create()
+    workspace.wait_ready()
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        eventually("the second leads", lambda: leads(second), TAKEOVER_SECONDS)
+        workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
+        workspace.wait_ready()
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    assert first.wait() == 1
+    assert "is lost" in first.log.read_text()
+
+
+def test_a_leader_that_is_killed_is_replaced(
+    workspace: Workspace, replicas: tuple[OperatorProcess, OperatorProcess]
+) -> None:
+    first, second = replicas
+    if not first.is_running:
+        first.start()
+    held = workspace.cloud.fault("create", group_id=workspace.group_id, hold=True, stage="after")
+    workspace.create()
+    workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
+    second.kill()
+    workspace.cloud.release(held)
+    workspace.wait_ready(seconds=TAKEOVER_SECONDS)
+    assert len(workspace.cloud.requests("create", workspace.group_id)) == 1
