@@ -15,7 +15,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && pip --python /opt/lifecyclehook-operator install --no-deps /dist/*.whl
 
 FROM ${PYTHON}
-ARG VERSION=""
+ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="lifecyclehook-operator" \
       org.opencontainers.image.description="Kubernetes operator for the lifecycle hooks of Open Telekom Cloud Auto Scaling groups" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -130,3 +130,32 @@ def test_a_hook_named_list_becomes_ready(workspace: Workspace) -> None:
     workspace.delete("list")
     workspace.wait_gone("list")
     assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_a_different_hook_that_exists_is_adopted_and_modified_where_the_policy_is_always(workspace: Workspace) -> None:
+    workspace.cloud.put_hook(
+        workspace.group_id,
+        "hook",
+        lifecycle_hook_type="INSTANCE_LAUNCHING",
+        notification_topic_urn=workspace.topic_urn,
+        default_timeout=99,
+    )
+    workspace.create(adoptionPolicy="Always")
+    workspace.wait_ready()
+    (modify,) = workspace.cloud.requests("modify", workspace.group_id)
+    assert modify.body == {"default_timeout": 3600}
+    workspace.wait_events([("Normal", "Adopted")])
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_even_an_identical_hook_is_not_adopted_where_the_policy_is_never(workspace: Workspace) -> None:
+    before = workspace.cloud.put_hook(
+        workspace.group_id, "hook", lifecycle_hook_type="INSTANCE_LAUNCHING", notification_topic_urn=workspace.topic_urn
+    )
+    workspace.create(adoptionPolicy="Never")
+    workspace.wait_reason("AlreadyExists")
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == [before]

@@ -69,3 +69,7 @@ def test_the_package_is_typed_and_has_a_command() -> None:
 
 def test_no_package_hides_the_standard_librarys_operator() -> None:
     assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+def test_the_image_is_labelled_with_the_version_of_the_package() -> None:
+    assert f"ARG VERSION={PROJECT['project']['version']}\n" in (ROOT / "Dockerfile").read_text()
