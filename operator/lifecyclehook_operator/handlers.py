@@ -85,21 +85,27 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
         access = Access(memo.secrets, projects, own_credentials, rules)
         reconciler = Reconciler(kubernetes, access, timing, partial(_find_rivals, memo, kubernetes))
         memo.schedule = Schedule(reconciler.reconcile)
-        stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
-        if leadership := memo.get("leadership"):
+        if leadership := memo.get("leadership"):  # kept until the calls at work have ended
             keeping = asyncio.create_task(_end_without(leadership.keep(kubernetes.api)))
             stack.callback(keeping.cancel)
-        if options.health_port:
-            health = Health(memo.schedule.__len__, memo.schedule.unseen_write_seconds, kubernetes.is_reachable)
-            stack.push_async_callback(await health.serve(options.health_port))
-        if options.metrics_port:
-            stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
+        stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+        try:
+            if options.health_port and "options" in memo:  # else kopf run was told where to answer probes
+                health = Health(memo.schedule.__len__, memo.schedule.unseen_write_seconds, kubernetes.is_reachable)
+                stack.push_async_callback(await health.serve(options.health_port))
+            if options.metrics_port:
+                stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
+        except OSError as error:
+            raise kopf.PermanentError(f"cannot listen: {error}") from error
         memo.stack = stack.pop_all()
 
 
 async def _end_without(leadership: Coroutine[Any, Any, None]) -> None:
     """End the process as soon as it does not lead any more: another may lead already, and a crash does no harm."""
-    await leadership
+    try:
+        await leadership
+    except Exception:
+        logger.exception("The lease can't be renewed")
     logging.shutdown()
     os._exit(1)
 
@@ -200,7 +206,7 @@ def run(options: Settings) -> int:
             memo=memo,
         )
     except Exception:
-        if "schedule" in memo:
+        if "stack" in memo:
             raise
         return 1  # kopf has logged why the start failed; its traceback says no more
     return 0

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -105,3 +106,13 @@ def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, 
                 own.wait_ready()
         finally:
             operator.stop()
+
+
+def test_a_port_that_is_taken_fails_the_start(cluster: ControlPlane, cloud: Simulator) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))  # noqa: S104  (as the operator does)
+        taken.listen()
+        operator = OperatorProcess(cluster, cloud.credentials_env(), metrics_port=taken.getsockname()[1])
+        with pytest.raises(RuntimeError, match="ended with exit status 1"), operator:
+            pass
+    assert "cannot listen" in operator.log.read_text()
