@@ -38,6 +38,14 @@ _CONFIG_FILES = (
     Path("~/.config/openstack/clouds.yaml"),
     Path("/etc/openstack/clouds.yaml"),
 )
+#: Keys of a cloud beside its auth, and what they are here.
+_CLOUD_KEYS = {
+    "region_name": "region_name",
+    "as_endpoint_override": "as_endpoint",
+    "ak": "ak",
+    "sk": "sk",
+    "security_token": "security_token",
+}
 #: Keys of a cloud that say nothing about who we are or where to call, or nothing that we would not do anyway.
 _IGNORED_KEYS = frozenset(
     {
@@ -220,14 +228,11 @@ def _read_config_file(given: Path | None, cloud_name: str) -> Credentials:
     for path in candidates:
         if given or path.is_file():
             text = _read_file(path)
-            cacert = _find_cacert(text, cloud_name)
-            return read_clouds_yaml(text, cloud_name, str(path), _read_file(path.parent / cacert) if cacert else "")
+            cacert = _find_cloud(text, cloud_name, str(path)).get("cacert")
+            return read_clouds_yaml(
+                text, cloud_name, str(path), _read_file(path.parent / str(cacert)) if cacert else ""
+            )
     raise _error(Reason.CREDENTIALS_NOT_FOUND, f"OS_CLOUD is set, but there is no {' or '.join(map(str, candidates))}")
-
-
-def _find_cacert(text: str, cloud_name: str) -> str:
-    cloud = _find_cloud(text, cloud_name, "clouds.yaml")
-    return str(cloud.get("cacert") or "")
 
 
 def _read_file(path: Path) -> str:
@@ -247,17 +252,8 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: s
     auth = cloud.get("auth")
     if not isinstance(auth, dict):
         raise _error(Reason.CREDENTIALS_INVALID, f"{source}: cloud {cloud_name!r} has no mapping named auth")
-    values = dict(auth)
-    for key, name in (
-        ("region_name", "region_name"),
-        ("as_endpoint_override", "as_endpoint"),
-        ("ak", "ak"),
-        ("sk", "sk"),
-        ("security_token", "security_token"),
-    ):
-        if key in cloud:
-            values[name] = cloud[key]
-    known = {"auth", "region_name", "as_endpoint_override", "ak", "sk", "security_token"} | _IGNORED_KEYS
+    values = auth | {name: cloud[key] for key, name in _CLOUD_KEYS.items() if key in cloud}
+    known = {"auth", *_CLOUD_KEYS} | _IGNORED_KEYS
     unknown = sorted({*map(str, auth)} - set(Credentials.model_fields)) + sorted({*map(str, cloud)} - known)
     if unknown:
         logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, ", ".join(unknown))
