@@ -105,6 +105,7 @@ def test_the_wrong_order_is_mended_by_the_operators_return(
         own_cluster.kubectl("delete", "crd", CRD, "--wait=false")
         workspace.wait("it is being deleted", lambda body: "deletionTimestamp" in body["metadata"])
         with OperatorProcess(own_cluster, cloud.credentials_env(), **fast):
+            workspace.wait_gone()  # before the next command takes the operator's rights
             finish_uninstalling(own_cluster)
         assert cloud.hooks(workspace.group_id) == []
 
