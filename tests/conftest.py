@@ -1,11 +1,11 @@
 """Fixtures for every test."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.controlplane import BinariesNotFoundError, ControlPlane, find_or_make_binaries
-from tests.harness import OperatorProcess, install
+from tests.harness import OperatorProcess, install, log_tail
 from tests.simulator import Simulator, run_simulator
 from tests.workspace import Workspace
 
@@ -41,6 +41,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             find_or_make_binaries(lambda line: write_line(session.config, line))
         except BinariesNotFoundError as error:
             pytest.exit(str(error), returncode=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the operators of the test's control planes have logged meanwhile."""
+    report = yield
+    if report.failed:
+        planes = {each for each in item.funcargs.values() if isinstance(each, ControlPlane)}
+        for log in sorted(log for plane in planes for log in plane.work_dir.glob("operator-*.log")):
+            if log.stat().st_mtime >= call.start:
+                report.sections.append((f"Operator log {log.name}", log_tail(log)))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ LOG_TAIL_LINES = 25
 T = TypeVar("T")
 
 
-def eventually(what: str, look: Callable[[], T | None], seconds: float = 20) -> T:
+def eventually(what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
     """Look again and again until there is something to see, and return it.
 
     Raises TimeoutError, with `what` was awaited, if there is nothing before the deadline.
@@ -47,6 +47,11 @@ def eventually(what: str, look: Callable[[], T | None], seconds: float = 20) -> 
             message = f"waited {seconds} s in vain: {what}"
             raise TimeoutError(message)
         time.sleep(POLL_SECONDS)
+
+
+def log_tail(log: Path) -> str:
+    """Return the end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
 
 def install(control_plane: ControlPlane, base: Path = DEPLOY / "base") -> str:
@@ -140,10 +145,6 @@ class OperatorProcess:
         """Return the answer of a probe, whatever it is."""
         return httpx.get(f"http://127.0.0.1:{self._health_port}{path}", trust_env=False, timeout=5)
 
-    def log_tail(self) -> str:
-        """Return the end of the log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the operator is not running")
@@ -152,7 +153,7 @@ class OperatorProcess:
     def _is_healthy(self) -> bool:
         process = self._running()
         if process.poll() is not None:
-            message = f"the operator ended with exit status {process.returncode}:\n{self.log_tail()}"
+            message = f"the operator ended with exit status {process.returncode}:\n{log_tail(self.log)}"
             raise RuntimeError(message)
         try:
             self.health()

@@ -131,7 +131,7 @@ class Workspace:
         )
 
     def wait(
-        self, what: str, holds: Callable[[dict[str, Any]], object], name: str = "hook", seconds: float = 20
+        self, what: str, holds: Callable[[dict[str, Any]], object], name: str = "hook", seconds: float = 60
     ) -> dict[str, Any]:
         """Wait until something holds of a resource, and return it."""
 
@@ -145,15 +145,15 @@ class Workspace:
             error.add_note(yaml.safe_dump(self.get(name)))
             raise
 
-    def wait_ready(self, name: str = "hook", seconds: float = 20) -> dict[str, Any]:
+    def wait_ready(self, name: str = "hook", seconds: float = 60) -> dict[str, Any]:
         """Wait until a resource is Ready in its present generation, and return it."""
         return self.wait(f"{name} is Ready", is_ready, name, seconds)
 
-    def wait_reason(self, reason: str, name: str = "hook", seconds: float = 20) -> dict[str, Any]:
+    def wait_reason(self, reason: str, name: str = "hook", seconds: float = 60) -> dict[str, Any]:
         """Wait until a resource is not Ready for this reason, and return it."""
         return self.wait(f"{name} is {reason}", lambda body: ready(body).get("reason") == reason, name, seconds)
 
-    def wait_gone(self, name: str = "hook", seconds: float = 20) -> None:
+    def wait_gone(self, name: str = "hook", seconds: float = 60) -> None:
         """Wait until a resource does not exist any more."""
         eventually(f"{name} is gone", lambda: self.get(name) is None, seconds)
 

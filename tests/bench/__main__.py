@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 
 from tests.controlplane import BinariesNotFoundError, ControlPlane, ControlPlaneError
-from tests.harness import OPERATOR, OperatorProcess, eventually, install
+from tests.harness import OPERATOR, OperatorProcess, eventually, install, log_tail
 from tests.simulator import Simulator, run_simulator
 from tests.workspace import PLURAL
 
@@ -60,7 +60,7 @@ class Bench:
                 self._count_cost()
                 self._measure_restart(operator)
             except FAILURES as error:
-                error.add_note(f"The end of the operator's log:\n{operator.log_tail()}")
+                error.add_note(f"The end of the operator's log:\n{log_tail(operator.log)}")
                 raise
 
     async def _measure_creation(self, operator: OperatorProcess) -> None:

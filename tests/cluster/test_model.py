@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
+from tests.harness import OperatorProcess, eventually, log_tail
 from tests.simulator import Simulator
 from tests.workspace import Workspace, is_ready, ready
 
@@ -114,7 +114,7 @@ class LivesOfHooks(RuleBasedStateMachine):
             eventually("all is as wanted", lambda: not self.find_wrongs(), SETTLE_SECONDS)
         except TimeoutError as error:
             error.add_note("\n".join(self.find_wrongs()))
-            error.add_note(self.operator.log_tail())
+            error.add_note(log_tail(self.operator.log))
             raise
         finally:
             self.workspace.__exit__()

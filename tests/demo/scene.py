@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.controlplane import ControlPlane
-from tests.harness import DEPLOY, OperatorProcess, install
+from tests.harness import DEPLOY, OperatorProcess, install, log_tail
 from tests.simulator import Simulator, run_simulator
 
 SAMPLES = DEPLOY / "samples"
@@ -48,5 +48,5 @@ def set_scene(say: Callable[[str], None]) -> Iterator[Scene]:
                 try:
                     yield Scene(control_plane, cloud, operator)
                 except FAILURES as error:
-                    error.add_note(f"The end of the operator's log:\n{operator.log_tail()}")
+                    error.add_note(f"The end of the operator's log:\n{log_tail(operator.log)}")
                     raise
