@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -349,11 +350,23 @@ class _Pass:
             self.memory.look_before_create = self.memory.may_have_created = True
         elif error.code not in HOOK_MAY_EXIST_CODES:
             raise error
+        await self._look_after(error)
+        if self.observed is Unseen.ABSENT:
+            raise error
+
+    async def _look_after(self, error: CallError) -> None:
         try:
             await self._observe(not_before=time.monotonic())
         except CallError as second_error:
             raise error from second_error
-        if self.observed is Unseen.ABSENT:
+
+    async def _see_that_it_is_gone(self, error: CallError) -> None:
+        """Note that the hook is gone if that is why a call for it failed; else raise."""
+        if error.code in ABSENT_CODES:
+            self.observed = Unseen.ABSENT
+        elif error.http_status == HTTPStatus.NOT_FOUND:  # or the endpoint is wrong: a list that AS answers tells
+            await self._look_after(error)
+        if self.observed is not Unseen.ABSENT:
             raise error
 
     async def _modify(self, hook: Hook) -> None:
@@ -362,9 +375,7 @@ class _Pass:
         try:
             modified = await self.project.modify_hook(*self._path, changes)
         except CallError as error:
-            if error.code not in ABSENT_CODES:
-                raise
-            self.observed = Unseen.ABSENT
+            await self._see_that_it_is_gone(error)
             return
         fields = ", ".join(map(to_camel, changes))
         if self.claim.owned and self.resource.is_applied:
@@ -406,8 +417,7 @@ class _Pass:
         try:
             await self.project.delete_hook(group_id, name)
         except CallError as error:
-            if error.code not in ABSENT_CODES:
-                raise
+            await self._see_that_it_is_gone(error)
         return Released(Happening("Normal", "Deleted", f"deleted hook {name} from AS group {group_id}"))
 
     async def _make_orphan_proof(self, create_intent: str | None) -> None:

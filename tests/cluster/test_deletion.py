@@ -36,6 +36,20 @@ def test_a_hook_that_is_gone_already_counts_as_deleted(workspace: Workspace) -> 
     workspace.wait_gone()
 
 
+def test_a_404_without_a_code_is_looked_into_before_the_resource_goes(workspace: Workspace) -> None:
+    workspace.create()
+    workspace.wait_ready()
+    workspace.cloud.fault("delete", group_id=workspace.group_id, status=404, text="", count=1)
+    workspace.delete()
+    workspace.wait_reason("UnexpectedResponse")
+    assert len(workspace.cloud.hooks(workspace.group_id)) == 1
+    workspace.cloud.fault("delete", group_id=workspace.group_id, stage="after", status=404, text="", count=1)
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+    operations = [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)]
+    assert operations == ["create", "delete", "list", "delete", "list"]
+
+
 def test_a_hook_whose_group_is_gone_counts_as_deleted(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()
