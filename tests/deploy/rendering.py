@@ -30,9 +30,9 @@ def render_install(kubectl: Path) -> str:
     return _HEADER + render_text(kubectl, DEPLOY / "base")
 
 
-def only(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """Return the one object of a kind."""
-    (found,) = [each for each in objects if each["kind"] == kind]
+def only(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    """Return the one object of a kind, or the one of them that has a name."""
+    (found,) = [each for each in objects if each["kind"] == kind and name in (None, each["metadata"]["name"])]
     return found
 
 

@@ -1,6 +1,7 @@
 """The manifests of deploy/, on a real API server."""
 
 import copy
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,14 @@ def test_several_replicas_elect_a_leader_and_a_single_one_is_never_two(cluster: 
     assert (single["replicas"], single["strategy"]["type"]) == (1, "Recreate")
 
 
-def test_the_component_fits_a_single_namespace_too(cluster: ControlPlane, tmp_path: Path) -> None:
-    folders = {"resources": [SINGLE_NAMESPACE], "components": [DEPLOY / "components" / "metrics"]}
-    objects = render(cluster.kubectl_path, make_overlay(tmp_path, "elsewhere", **folders))
-    assert {each["metadata"]["namespace"] for each in objects} == {"elsewhere"}
+def test_the_overlay_of_the_readme_puts_the_component_into_a_single_namespace(
+    cluster: ControlPlane, tmp_path: Path
+) -> None:
+    (text,) = re.findall(r"^```yaml\n([^`]*components:[^`]*)```$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    overlay = yaml.safe_load(text)
+    folders = {key: [DEPLOY.parent / path for path in overlay[key]] for key in ("resources", "components")}
+    objects = render(cluster.kubectl_path, make_overlay(tmp_path, overlay["namespace"], **folders))
+    assert {each["metadata"]["namespace"] for each in objects} == {"web"}
     assert "ClusterRole" not in {each["kind"] for each in objects}
     (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["run", "--namespace=$(NAMESPACE)", "--metrics-port=9090"]
@@ -120,13 +125,14 @@ def test_every_application_points_to_what_renders(cluster: ControlPlane) -> None
         assert "ServerSideApply=true" in each["spec"]["syncPolicy"]["syncOptions"]
 
 
-def test_argo_cd_syncs_hooks_after_the_operator_and_leaves_the_crd(cluster: ControlPlane) -> None:
+def test_argo_cd_syncs_hooks_after_the_operator_and_leaves_what_others_need(cluster: ControlPlane) -> None:
     for each in render(cluster.kubectl_path, ARGOCD / "all-in-one"):
         kind, annotations = each["kind"], each["metadata"].get("annotations", {})
         options = annotations.get("argocd.argoproj.io/sync-options", "").split(",")
         assert int(annotations.get("argocd.argoproj.io/sync-wave", 0)) == (1 if kind == "LifecycleHook" else 0)
         assert ("SkipDryRunOnMissingResource=true" in options) == (kind == "LifecycleHook")
-        assert ("Delete=false" in options) == (kind == "CustomResourceDefinition")
+        is_kept = kind == "CustomResourceDefinition" or each["metadata"]["name"] == "web"
+        assert ({"Prune=false", "Delete=false"} <= set(options)) == is_kept
 
 
 @pytest.mark.parametrize("folder", [*ARGOCD_PATHS, DEPLOY / "samples"], ids=lambda folder: folder.name)
