@@ -48,7 +48,9 @@ class SecretStore:
                 return self._held[key]
             secret = await self._api.read_secret(*key)
             if secret is not None and hold and not secret.is_deleting:  # what is being deleted can't be held any more
-                secret = self._held[key] = await self._api.hold_secret(*key)
+                secret = await self._api.hold_secret(*key)
+            if secret is not None and secret.is_held:
+                self._held[key] = secret
             return secret
 
     async def release(self, key: Key) -> None:
@@ -58,9 +60,9 @@ class SecretStore:
                 await self._api.release_secret(*key)
                 self._held.pop(key, None)
 
-    def held_in(self, namespace: str) -> list[Key]:
-        """Return the Secrets of a namespace that are held."""
-        return [key for key in self._held if key[0] == namespace]
+    def held(self) -> list[Key]:
+        """Return the Secrets that are held."""
+        return list(self._held)
 
     def notice(self, key: Key, secret: Secret | None) -> bool:
         """Take note of a held Secret as the API server tells of it, None if it is gone; return whether it differs."""

@@ -11,7 +11,8 @@ The class says what to do, the reason says why, for the Ready condition. Both co
 error code decides first (as_07_0102), then the HTTP status (the abnormal codes of the create page, and 429).
 
 KubernetesError           the API server refused a call or could not be reached
-└── StaleError            the object has changed or is gone: the next pass will see a newer one
+└── StaleError            the object has changed: the next pass will see a newer one
+    └── GoneError         the object is gone
 """
 
 import re
@@ -126,6 +127,10 @@ class KubernetesError(Exception):
 
 class StaleError(KubernetesError):
     """The object has changed since it was read, or is gone."""
+
+
+class GoneError(StaleError):
+    """The object is gone."""
 
 
 #: Codes of a refused create call after which the hook may be there all the same: its name is taken, or the group is

@@ -85,6 +85,8 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
         access = Access(memo.secrets, projects, own_credentials, rules)
         reconciler = Reconciler(kubernetes, access, timing, partial(_find_rivals, memo, kubernetes))
         memo.schedule = Schedule(reconciler.reconcile)
+        releasing = asyncio.create_task(_keep_releasing_secrets(memo, options.slow_retry_min_seconds))
+        stack.callback(releasing.cancel)
         if leadership := memo.get("leadership"):  # kept until the calls at work have ended
             keeping = asyncio.create_task(_end_without(leadership.keep(kubernetes.api)))
             stack.callback(keeping.cancel)
@@ -97,6 +99,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
                 stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
         except OSError as error:
             raise kopf.PermanentError(f"cannot listen: {error}") from error
+        metrics.LEADING.set(1)
         memo.stack = stack.pop_all()
 
 
@@ -117,6 +120,8 @@ async def _stand_by(leadership: Leadership, options: Settings) -> None:
         if options.health_port:
             health = Health(lambda: 0, lambda: 0.0, kubernetes.is_reachable)
             stack.push_async_callback(await health.serve(options.health_port))
+        if options.metrics_port:
+            stack.callback(metrics.serve(options.metrics_port, list))
         await leadership.gain(kubernetes.api)
 
 
@@ -158,13 +163,25 @@ async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None
     is_gone = event["type"] == "DELETED"
     if memo.secrets.notice(key, None if is_gone else Secret.from_object(body)):
         memo.schedule.retry(memo.claims.of_secret(*key))
+    if is_gone and memo.claims.of_secret(*key):  # or somebody has taken off our label, but not our finalizer
+        await memo.secrets.get(key, hold=True)
     await _release_unused_secrets(memo, key[0])
 
 
-async def _release_unused_secrets(memo: kopf.Memo, namespace: str) -> None:
-    for key in memo.secrets.held_in(namespace):
-        if not memo.claims.of_secret(*key):
-            await memo.secrets.release(key)
+async def _release_unused_secrets(memo: kopf.Memo, namespace: str | None = None) -> None:
+    for key in memo.secrets.held():
+        if key[0] == (namespace or key[0]) and not memo.claims.of_secret(*key):
+            try:
+                await memo.secrets.release(key)
+            except KubernetesError as error:
+                logger.warning("Secret %s/%s is held although nothing needs it: %s", *key, error)
+
+
+async def _keep_releasing_secrets(memo: kopf.Memo, interval_seconds: float) -> None:
+    """Try again what failed when it was due."""
+    while True:
+        await asyncio.sleep(interval_seconds)
+        await _release_unused_secrets(memo)
 
 
 @kopf.on.probe(id="resources")
@@ -192,7 +209,11 @@ def run(options: Settings) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     memo = kopf.Memo(options=options)
     if options.leader_elect:
-        memo.leadership = Leadership(options.lease_namespace)
+        try:
+            memo.leadership = Leadership(options.lease_namespace)
+        except OSError:
+            logger.error("outside a pod --leader-elect needs --lease-namespace")  # noqa: TRY400  (that says it all)
+            return 1
         try:
             asyncio.run(_stand_by(memo.leadership, options))
         except KubernetesError as error:

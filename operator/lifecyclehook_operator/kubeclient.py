@@ -20,7 +20,7 @@ from kubernetes.aio.client.exceptions import (
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from lifecyclehook_operator.credentials import Secret
-from lifecyclehook_operator.errors import KubernetesError, StaleError
+from lifecyclehook_operator.errors import GoneError, KubernetesError, StaleError
 from lifecyclehook_operator.resource import (
     API_VERSION,
     CREATE_INTENT_ANNOTATION,
@@ -38,7 +38,7 @@ COMPONENT = "lifecyclehook-operator"
 _TIMEOUT_SECONDS = 30.0
 _PROBE_TIMEOUT_SECONDS = 3.0
 _PAGE_SIZE = 500
-_NOTE_LIMIT = 1024  # events.k8s.io/v1: at most 1 kB
+_NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
 
 
 class KubeClient:
@@ -104,9 +104,10 @@ class KubeClient:
 
     async def remove_finalizer(self, resource: LifecycleHook) -> None:
         """Take off our finalizer; that the object is gone already is fine."""
-        await self._patch_metadata(
-            resource, {"finalizers": [name for name in resource.finalizers if name != FINALIZER]}
-        )
+        with suppress(GoneError):
+            await self._patch_metadata(
+                resource, {"finalizers": [name for name in resource.finalizers if name != FINALIZER]}
+            )
 
     async def patch_status(self, resource: LifecycleHook, patch: Sequence[Mapping[str, Any]]) -> LifecycleHook:
         """Apply JSON Patch operations to the status, unless the name has passed on to another object."""
@@ -134,7 +135,7 @@ class KubeClient:
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "type": happening.type,
             "reason": happening.reason,
-            "note": happening.message[:_NOTE_LIMIT],
+            "note": happening.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
             "action": "Reconcile",
             "reportingController": f"{GROUP}/{COMPONENT}",
             "reportingInstance": os.environ.get("HOSTNAME") or COMPONENT,
@@ -167,7 +168,7 @@ class KubeClient:
 
     async def release_secret(self, namespace: str, name: str) -> None:
         """Take our finalizer and label off a Secret, which may be gone already."""
-        with suppress(StaleError):
+        with suppress(GoneError):
             await self._patch_secret(
                 namespace, name, {"$deleteFromPrimitiveList/finalizers": [FINALIZER], "labels": {IN_USE_LABEL: None}}
             )
@@ -233,7 +234,9 @@ def _as_resource(body: object) -> LifecycleHook:
 def _kubernetes_errors() -> Iterator[None]:
     try:
         yield
-    except (ConflictException, NotFoundException, UnprocessableEntityException) as error:
+    except NotFoundException as error:
+        raise GoneError(_describe(error)) from error
+    except (ConflictException, UnprocessableEntityException) as error:
         raise StaleError(_describe(error)) from error
     except ApiException as error:
         raise KubernetesError(_describe(error)) from error

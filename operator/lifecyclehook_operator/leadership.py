@@ -59,7 +59,7 @@ class Leadership:
     """The share of this process in who leads."""
 
     def __init__(self, namespace: str) -> None:
-        """Take the namespace of the lease; empty: that of the pod."""
+        """Take the namespace of the lease; empty: that of the pod, and OSError outside one."""
         self._namespace = namespace or _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
         self._identity = f"{os.environ.get('HOSTNAME', LEASE)}_{uuid.uuid4()}"
 

@@ -34,6 +34,7 @@ PASS_DURATION = Histogram(
 PASSES_IN_PROGRESS = Gauge("lifecyclehook_passes_in_progress", "Passes at work, those that wait included.")
 PASSES_WAITING = Gauge("lifecyclehook_passes_waiting", "Passes that wait for a turn to call AS.")
 REPAIRS = Counter("lifecyclehook_repairs", "Hooks that somebody else had changed or deleted and that were repaired.")
+LEADING = Gauge("lifecyclehook_leading", "1 where this process does the work, 0 where it stands by for another.")
 
 
 class _ResourcesCollector(Collector):

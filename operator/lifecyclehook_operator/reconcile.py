@@ -5,6 +5,7 @@ The table of that is in `decision`; here it is carried out. Nothing here knows w
 
 import asyncio
 import logging
+import math
 import random
 import time
 import zlib
@@ -70,10 +71,10 @@ class Timing:
     slow_min: float
     slow_max: float
 
-    def until_look(self, group_id: str) -> float:
-        """Return the wait until the next look at a hook, at the same moment for all of a group: one call serves."""
-        phase = zlib.crc32(group_id.encode()) / 2**32 * self.resync
-        return self.resync - (time.monotonic() - phase) % self.resync
+    def next_look(self, group_id: str) -> float:
+        """Return when to look at a hook next, of time.monotonic: at once for all of a group: one call serves."""
+        phase = zlib.crc32(group_id.encode()) / 2**32
+        return (math.floor(time.monotonic() / self.resync - phase) + 1 + phase) * self.resync
 
     def after_failure(self, error: CallError, failures: int) -> float:
         """Return the wait after so many failures in a row: at least what the cloud's Retry-After asks for."""
@@ -148,7 +149,7 @@ class Reconciler:
             return resource, FOREVER
         if memory.handled is None and _is_settled(resource):
             memory.handled = resource.request
-            memory.due_at = time.monotonic() + self._timing.until_look(resource.claimed_hook[0])
+            memory.due_at = self._timing.next_look(resource.claimed_hook[0])
         if memory.is_retry_asked and memory.failures:
             memory.due_at = time.monotonic()
         memory.is_retry_asked = False
@@ -169,24 +170,25 @@ class Reconciler:
             outcome = await self._converge(resource, memory)
         except CallError as error:
             outcome = Failed(error)
-        PASSES.labels(_RESULTS[type(outcome)]).inc()
+        passes = PASSES.labels(_RESULTS[type(outcome)])
         if isinstance(outcome, Released):
             await self._kubernetes.remove_finalizer(resource)
+            passes.inc()
             await self._tell(resource, outcome.happening)
             return resource, FOREVER
         if isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error):
             logger.warning("%s: cannot look at the hook: %s", resource.label, outcome.error)
         else:
             resource = await self._write_status(resource, memory, outcome)
+        passes.inc()
         if isinstance(outcome, Failed):
             memory.failures += 1
-            delay = self._timing.after_failure(outcome.error, memory.failures)
+            memory.due_at = time.monotonic() + self._timing.after_failure(outcome.error, memory.failures)
         else:
             memory.failures = 0
-            delay = self._timing.until_look(resource.claimed_hook[0])
+            memory.due_at = self._timing.next_look(resource.claimed_hook[0])
         memory.handled = request
-        memory.due_at = time.monotonic() + delay
-        return resource, delay
+        return resource, memory.due_at - time.monotonic()
 
     async def _converge(self, resource: LifecycleHook, memory: Memory) -> InSync | Drifted | Released:
         if resource.is_deleting and resource.is_force_released:

@@ -126,13 +126,13 @@ class Schedule:
             logger.warning("%s: %s", entry.resource.label, error)
         except Exception:  # a fault of ours: one resource's must not stop the others
             logger.exception("%s: the pass failed", entry.resource.label)
-            PASSES.labels("fault").inc()
         else:
             entry.resource = _newer(entry.resource, resource)
             if entry.resource.resource_version > entry.noticed_version:
                 entry.unseen_since = entry.unseen_since or time.monotonic()
             entry.faults = 0
             return delay
+        PASSES.labels("fault").inc()
         entry.faults += 1
         return jitter(_FAULT_RETRY_SECONDS[min(entry.faults, len(_FAULT_RETRY_SECONDS)) - 1])
 

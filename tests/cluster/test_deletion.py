@@ -1,6 +1,9 @@
 """A resource is deleted, and nothing is orphaned."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
+import yaml
 
 from tests.harness import OperatorProcess, eventually
 from tests.workspace import Workspace, ready
@@ -151,6 +154,71 @@ def test_a_secret_let_go_while_the_operator_was_down_is_noticed(
     operator.start()
     eventually("the Secret is gone", lambda: workspace.secret("otc") is None)
     workspace.cloud.delete_hook(workspace.group_id, "hook")
+
+
+def test_a_secret_that_loses_its_label_gets_it_back_and_is_let_go_in_the_end(workspace: Workspace) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    take_off = {"metadata": {"labels": {"as.otc.t-systems.com/in-use": None}}}
+    without = workspace.core.patch_namespaced_secret("otc", workspace.namespace, take_off)
+    assert not without.metadata.labels
+    eventually("the label is back", lambda: workspace.secret("otc").metadata.labels)
+    workspace.delete()
+    workspace.wait_gone()
+    eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+
+
+@pytest.fixture
+def read_only_secrets(workspace: Workspace) -> Iterator[Callable[[], None]]:
+    """Nobody can change a Secret of the namespace until what is returned is called."""
+    name = f"read-only-secrets-{workspace.namespace}"
+    manifests = [
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": workspace.namespace}},
+                    "resourceRules": [
+                        {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["UPDATE"]}
+                    ],
+                },
+                "validations": [{"expression": "false", "message": "nothing is changed here"}],
+            },
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        },
+    ]
+    text = yaml.safe_dump_all(manifests)
+    workspace.cluster.kubectl("apply", "-f", "-", input=text)
+
+    def lift() -> None:
+        workspace.cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=text)
+
+    yield lift
+    lift()
+
+
+def test_a_secret_that_cannot_be_let_go_is_let_go_later(
+    workspace: Workspace, operator: OperatorProcess, request: pytest.FixtureRequest
+) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    lift = request.getfixturevalue("read_only_secrets")
+    annotate = ("annotate", "--dry-run=server", "--overwrite", "secret", "otc", "-n", workspace.namespace, "x=y")
+    eventually("the policy is at work", lambda: workspace.cluster.kubectl(*annotate, check=False).returncode)
+    workspace.delete()
+    workspace.wait_gone()
+    eventually("it is said", lambda: f"{workspace.namespace}/otc is held although" in operator.log.read_text())
+    lift()
+    eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
 
 
 @pytest.mark.parametrize("is_secret_first", [True, False])

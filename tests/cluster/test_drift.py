@@ -35,6 +35,13 @@ def test_a_changed_hook_is_repaired_and_what_differed_is_told(workspace: Workspa
     workspace.wait_events([("Normal", "Created"), ("Normal", "Repaired")])
 
 
+def test_an_event_holds_what_differed_however_long_it_is(workspace: Workspace) -> None:
+    workspace.create(notificationMetadata="語" * 256)
+    workspace.wait_ready()
+    workspace.cloud.update_hook(workspace.group_id, "hook", notification_metadata="話" * 256)
+    workspace.wait_events([("Normal", "Created"), ("Normal", "Repaired")])
+
+
 def test_a_deleted_hook_is_created_again(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()

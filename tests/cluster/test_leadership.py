@@ -4,9 +4,10 @@ import os
 import signal
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
-from tests.controlplane import ControlPlane
+from tests.controlplane import ControlPlane, free_ports
 from tests.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
 from tests.simulator import Simulator
 from tests.workspace import Workspace
@@ -15,15 +16,20 @@ TAKEOVER_SECONDS = 40
 
 
 @pytest.fixture(scope="module")
+def metrics_ports() -> list[int]:
+    return free_ports(2)
+
+
+@pytest.fixture(scope="module")
 def replicas(
-    cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]
+    cluster: ControlPlane, cloud: Simulator, fast: dict[str, float], metrics_ports: list[int]
 ) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
     """Two operators, the first of which leads."""
     install(cluster, DEPLOY / "overlays" / "high-availability")
     options = {**fast, "leader_elect": True, "lease_namespace": OPERATOR}
     with (
-        OperatorProcess(cluster, cloud.credentials_env(), **options) as first,
-        OperatorProcess(cluster, cloud.credentials_env(), **options) as second,
+        OperatorProcess(cluster, cloud.credentials_env(), metrics_port=metrics_ports[0], **options) as first,
+        OperatorProcess(cluster, cloud.credentials_env(), metrics_port=metrics_ports[1], **options) as second,
     ):
         eventually("the first leads", lambda: "Leading, as" in first.log.read_text())
         yield first, second
@@ -34,7 +40,7 @@ def leads(operator: OperatorProcess) -> bool:
 
 
 def test_one_works_and_the_others_stand_by_healthy(
-    workspace: Workspace, replicas: tuple[OperatorProcess, OperatorProcess]
+    workspace: Workspace, replicas: tuple[OperatorProcess, OperatorProcess], metrics_ports: list[int]
 ) -> None:
     first, second = replicas
     workspace.create()
@@ -44,6 +50,9 @@ def test_one_works_and_the_others_stand_by_healthy(
     assert (first.health()["resources"], second.health()["resources"]) == (1, 0)
     assert second.probe("/readyz").is_success
     assert len(workspace.cloud.requests(group_id=workspace.group_id)) == 1
+    for port, is_leading in zip(metrics_ports, ("1.0", "0.0"), strict=True):
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        assert f"\nlifecyclehook_leading {is_leading}\n" in metrics
 
 
 def test_a_leader_that_hangs_is_replaced_and_ends_when_it_wakes(

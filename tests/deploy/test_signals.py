@@ -36,6 +36,7 @@ METRICS = {
     "lifecyclehook_resources": {"ready", "reason"},
     "lifecyclehook_passes_in_progress": set(),
     "lifecyclehook_passes_waiting": set(),
+    "lifecyclehook_leading": set(),
     "lifecyclehook_repairs_total": set(),
 }
 VALUES = {

@@ -128,8 +128,7 @@ async def test_a_secret_that_is_held_is_read_once() -> None:
     secrets = await asyncio.gather(*(store.get(KEY, hold=True) for _ in range(20)))
     assert all(secret is not None and secret.is_held for secret in secrets)
     assert api.calls == ["read", "hold"]
-    assert store.held_in("web") == [KEY]
-    assert store.held_in("other") == []
+    assert store.held() == [KEY]
 
 
 async def test_a_secret_that_is_not_to_be_held_is_only_read() -> None:
@@ -138,6 +137,14 @@ async def test_a_secret_that_is_not_to_be_held_is_only_read() -> None:
     for _ in range(2):
         assert await store.get(KEY, hold=False) == api.secret
     assert api.calls == ["read", "read"]
+
+
+async def test_a_secret_that_is_held_unnoticed_is_released_all_the_same() -> None:
+    api = SecretApi(make_secret(is_held=True))
+    store = SecretStore(api)
+    assert await store.get(KEY, hold=False) == api.secret
+    await store.release(KEY)
+    assert api.calls == ["read", "release"]
 
 
 async def test_a_secret_that_is_being_deleted_serves_but_cannot_be_held() -> None:
@@ -160,7 +167,7 @@ async def test_a_secret_is_released_once_and_only_if_it_is_held() -> None:
     await store.get(KEY, hold=True)
     await asyncio.gather(store.release(KEY), store.release(KEY))
     assert api.calls == ["read", "hold", "release"]
-    assert store.held_in("web") == []
+    assert store.held() == []
 
 
 async def test_a_secret_whose_release_fails_is_still_held() -> None:
@@ -170,7 +177,7 @@ async def test_a_secret_whose_release_fails_is_still_held() -> None:
     api.is_out_of_order = True
     with pytest.raises(KubernetesError):
         await store.release(KEY)
-    assert store.held_in("web") == [KEY]
+    assert store.held() == [KEY]
 
 
 async def test_a_hold_that_fails_is_tried_again() -> None:
@@ -202,7 +209,7 @@ async def test_a_secret_that_is_not_held_any_more_is_read_again(news: Secret | N
     store = SecretStore(api)
     await store.get(KEY, hold=True)
     assert store.notice(KEY, news)
-    assert store.held_in("web") == []
+    assert store.held() == []
     await store.get(KEY, hold=True)
     assert api.calls == ["read", "hold"] * 2
 
