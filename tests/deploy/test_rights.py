@@ -109,9 +109,7 @@ def test_a_single_namespace_gives_no_right_elsewhere(
         assert said == answer
 
 
-def test_who_is_made_an_editor_in_a_namespace_may_keep_hooks_there(
-    cluster: ControlPlane, workspace: Workspace
-) -> None:
+def test_who_is_made_an_editor_in_a_namespace_may_keep_hooks_there(cluster: ControlPlane, workspace: Workspace) -> None:
     namespace = workspace.namespace
     for user, role in (("ann", "lifecyclehook-editor"), ("vic", "lifecyclehook-viewer")):
         cluster.kubectl("create", "rolebinding", user, f"--clusterrole={role}", f"--user={user}", "-n", namespace)
