@@ -1,11 +1,13 @@
 """The operator as users run it: a process, with the rights of deploy/ and no more. Shared by tests, demo and bench."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,6 +15,7 @@ import httpx
 import yaml
 
 from tests.controlplane import ControlPlane, free_ports, start_process, stop_process
+from tests.simulator import LoggedRequest
 
 OPERATOR = "lifecyclehook-operator"
 CRD = "lifecyclehooks.as.otc.t-systems.com"
@@ -63,6 +66,16 @@ def install(control_plane: ControlPlane, base: Path = DEPLOY / "base") -> str:
     # For up to a second more the API server answers 429; kubectl waits it out, other clients may not.
     control_plane.kubectl("get", "lifecyclehooks", "--all-namespaces")
     return applied
+
+
+def rounds(looks: Iterable[LoggedRequest], resync_seconds: float) -> list[tuple[str | None, int]]:
+    """Return for each look at a group which one it is by the clock: one that is late does not put off the next."""
+
+    def number(look: LoggedRequest) -> int:
+        phase = zlib.crc32(str(look.group_id).encode()) / 2**32
+        return math.floor(look.received_at / resync_seconds - phase)
+
+    return [(look.group_id, number(look)) for look in looks]
 
 
 class OperatorProcess:
@@ -143,7 +156,7 @@ class OperatorProcess:
 
     def probe(self, path: str) -> httpx.Response:
         """Return the answer of a probe, whatever it is."""
-        return httpx.get(f"http://127.0.0.1:{self._health_port}{path}", trust_env=False, timeout=5)
+        return httpx.get(f"http://127.0.0.1:{self._health_port}{path}", trust_env=False, timeout=30)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

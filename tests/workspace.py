@@ -39,8 +39,8 @@ class Workspace:
     def __exit__(self, *_: object) -> None:
         self.cloud.clear_faults()
         for hook in self.all():
-            self.patch(hook["metadata"]["name"], {"metadata": {"finalizers": None}})
-            self.delete(hook["metadata"]["name"])
+            self.delete(hook["metadata"]["name"])  # first: from then on no pass can put the finalizer on again
+            self.let_go(hook["metadata"]["name"])
         self._api.close()
 
     @property
@@ -77,6 +77,13 @@ class Workspace:
             self.core.create_namespaced_secret(self.namespace, secret)
         else:
             self.core.patch_namespaced_secret(name, self.namespace, secret)
+
+    def replace_secret(self, name: str, content: str) -> None:
+        """Replace the content of a Secret, and wait until the operator has seen it: a resource tells what is there."""
+        self.create("witness", credentialsRef={"secretName": name, "cloudName": "witness"})
+        before = ready(self.wait_reason("CredentialsInvalid", "witness"))["message"]
+        self.put_secret(name, content + "  witness: {}\n")
+        self.wait("the witness has seen it", lambda body: ready(body)["message"] != before, "witness")
 
     def secret(self, name: str) -> Any:
         """Return a Secret, or None if it does not exist."""
@@ -120,6 +127,14 @@ class Workspace:
         """Ask for the deletion of a resource, which may be gone already."""
         try:
             self.objects.delete_namespaced_custom_object(*self.address, name)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+
+    def let_go(self, name: str) -> None:
+        """Take the finalizer off a resource that is being deleted, which may be gone already."""
+        try:
+            self.patch(name, {"metadata": {"finalizers": None}})
         except client.ApiException as error:
             if error.status != 404:
                 raise

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess
+from tests.harness import OPERATOR, OperatorProcess, eventually
 from tests.simulator import Simulator
 from tests.workspace import Workspace
+
+USER = f"system:serviceaccount:{OPERATOR}:{OPERATOR}"
 
 
 @pytest.fixture
 def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
     """An operator to be killed."""
-    options = {**fast, "cloud_timeout_seconds": 30}
-    with OperatorProcess(cluster, cloud.credentials_env(), **options) as process:
+    with OperatorProcess(cluster, cloud.credentials_env(), **fast) as process:
         yield process
 
 
@@ -26,6 +27,14 @@ def assert_one_hook_and_no_error(workspace: Workspace, **expected: object) -> No
     workspace.delete()
     workspace.wait_gone()
     assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def status_answers(workspace: Workspace) -> list[int]:
+    """Return what the API server has answered to writes of the status."""
+    events = workspace.cluster.audit_events(
+        user=USER, resource="lifecyclehooks/status", namespace=workspace.namespace, name="hook"
+    )
+    return [event["responseStatus"]["code"] for event in events]
 
 
 @pytest.mark.parametrize("is_edited", [False, True], ids=["same-spec", "edited-while-down"])
@@ -51,8 +60,13 @@ def test_killed_after_the_answer_and_before_the_status_is_written(
     removal = '[{"op": "remove", "path": "/rules/1"}]'
     workspace.cluster.kubectl("patch", "clusterrole", "lifecyclehook-operator", "--type=json", "-p", removal)
     try:
+        may_write = ("auth", "can-i", "patch", "lifecyclehooks", "--subresource=status", f"--as={USER}")
+        eventually(
+            "the right is gone", lambda: workspace.cluster.kubectl(*may_write, check=False).stdout.startswith("no")
+        )
         workspace.create(adoptionPolicy="Never")
-        workspace.cloud.wait_for_request("create", workspace.group_id, state="answered")
+        eventually("the status is refused", lambda: 403 in status_answers(workspace))
+        assert "status" not in workspace.get()
         operator.kill()
         workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
     finally:

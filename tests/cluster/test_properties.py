@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes import client, config
 from kubernetes.client.exceptions import UnprocessableEntityException
@@ -15,12 +15,7 @@ from tests.controlplane import ControlPlane
 from tests.workspace import ADDRESS, API_VERSION, PLURAL
 
 #: The specs that a session tries: as many as take some seconds, the same ones each time where CI=true.
-SETTINGS = settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=os.environ.get("CI") == "true",
-    suppress_health_check=[HealthCheck.too_slow],
-)
+SETTINGS = settings(max_examples=200, derandomize=os.environ.get("CI") == "true")
 
 Body = dict[str, Any]
 #: Creates a resource without storing it, and returns what would be stored, or None if it is refused.

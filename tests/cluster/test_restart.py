@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from tests.controlplane import ControlPlane
-from tests.harness import OPERATOR, OperatorProcess, eventually
+from tests.harness import OPERATOR, OperatorProcess, eventually, rounds
 from tests.simulator import Simulator
 from tests.workspace import Workspace, is_ready
 
@@ -12,15 +14,16 @@ HOOKS_PER_GROUP = 5
 RESYNC_SECONDS = 10
 
 
+@pytest.mark.timeout(900)
 def test_a_thousand_hooks_in_sync_cost_no_write_and_at_most_a_look_a_group(
     cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
 ) -> None:
     groups = [cloud.add_group() for _ in range(HOOKS // HOOKS_PER_GROUP)]
-    options = {**fast, "cloud_timeout_seconds": 30, "log_level": "info"}
+    options = {**fast, "log_level": "info"}
     with OperatorProcess(cluster, cloud.credentials_env(), **options):
         for number in range(HOOKS):
             workspace.create(f"hook-{number}", scalingGroupId=groups[number % len(groups)])
-        eventually("all are Ready", lambda: all(map(is_ready, workspace.all())), seconds=120)
+        eventually("all are Ready", lambda: all(map(is_ready, workspace.all())), seconds=300)
     assert len(cloud.requests("create")) >= HOOKS
     before = workspace.all()
     cloud.clear_requests()
@@ -28,14 +31,11 @@ def test_a_thousand_hooks_in_sync_cost_no_write_and_at_most_a_look_a_group(
     options["resync_interval_seconds"] = RESYNC_SECONDS
     with OperatorProcess(cluster, cloud.credentials_env(), **options) as operator:
         eventually("all are known", lambda: operator.health()["resources"] >= HOOKS)
-        cloud.wait_for_request("list", count=len(groups), timeout=2 * RESYNC_SECONDS, state="answered")
+        cloud.wait_for_request("list", count=len(groups), state="answered")
     requests = cloud.requests()
     assert {request.operation for request in requests} == {"token", "list"}
-    # Each group is looked at once in an interval; a look that was late by a little is followed sooner by the next.
-    until = requests[0].received_at + 0.8 * RESYNC_SECONDS
-    first_looks = [request for request in requests if request.received_at < until]
-    looked_at = [request.group_id for request in first_looks if request.operation == "list"]
-    assert len(looked_at) == len(set(looked_at))
+    looks = rounds([request for request in requests if request.operation == "list"], RESYNC_SECONDS)
+    assert len(looks) == len(set(looks))
     writes = cluster.audit_events(
         since=restarted_at,
         user=f"system:serviceaccount:{OPERATOR}:{OPERATOR}",

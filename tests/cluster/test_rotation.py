@@ -30,7 +30,7 @@ def test_a_hook_that_waits_for_better_credentials_is_tried_at_once(workspace: Wo
     workspace.create(credentialsRef={"secretName": "otc"})
     workspace.wait_reason("AuthenticationFailed")
     workspace.put_secret("otc", workspace.clouds_yaml())
-    workspace.wait_ready(seconds=5)
+    workspace.wait_ready()
 
 
 def test_new_credentials_serve_with_no_restart(workspace: Workspace) -> None:
@@ -42,18 +42,18 @@ def test_new_credentials_serve_with_no_restart(workspace: Workspace) -> None:
     workspace.cloud.add_user(f"user-{workspace.namespace}", "another password")
     workspace.cloud.revoke_tokens()
     workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
-    workspace.wait_ready(seconds=5)
+    workspace.wait_ready()
 
 
 def test_a_malformed_secret_does_not_touch_a_ready_hook_until_it_is_needed(workspace: Workspace) -> None:
     workspace.put_secret("otc", workspace.clouds_yaml())
     workspace.create(credentialsRef={"secretName": "otc"})
     workspace.wait_ready()
-    workspace.put_secret("otc", "clouds: [")
+    workspace.replace_secret("otc", "clouds: [")
     workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
     workspace.wait_reason("CredentialsInvalid")
     workspace.put_secret("otc", workspace.clouds_yaml())
-    workspace.wait_ready(seconds=5)
+    workspace.wait_ready()
 
 
 def test_many_hooks_of_one_secret_read_it_once_and_share_a_token(workspace: Workspace) -> None:
@@ -97,7 +97,7 @@ def test_a_hook_does_not_move_to_another_project(cloud: Simulator, workspace: Wo
     workspace.put_secret("otc", workspace.clouds_yaml())
     workspace.create(credentialsRef={"secretName": "otc"})
     workspace.wait_ready()
-    workspace.put_secret("otc", workspace.clouds_yaml(project_name="eu-de_third"))
+    workspace.replace_secret("otc", workspace.clouds_yaml(project_name="eu-de_third"))
     workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
     body = workspace.wait_reason("CredentialsInvalid")
     assert f"the hook lives in {cloud.project_id}" in body["status"]["error"]["message"]

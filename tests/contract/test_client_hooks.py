@@ -404,7 +404,7 @@ async def test_a_connection_that_is_lost_leaves_open_whether_the_call_was_done(
 async def test_an_answer_that_does_not_come_in_time_leaves_open_whether_the_call_was_done(
     simulator: Simulator,
 ) -> None:
-    async with Client(simulator, timeout_seconds=0.2) as client:
+    async with Client(simulator, timeout_seconds=1) as client:
         await client.project.get_id()
         simulator.fault("list", hold=True)
         error = await client.fail("list")

@@ -12,6 +12,8 @@ import pytest
 from tests.simulator import Simulator
 
 SOURCE = Path(__file__).parent / "gosdk"
+#: The first of them builds the program, and where Go's cache is cold its modules are to be had first.
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def _as_lua(lua: Any, value: Any) -> Any:
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
     """An operator that waits long for an answer: some situations are in the middle of a call."""
-    with OperatorProcess(cluster, cloud.credentials_env(), **{**fast, "cloud_timeout_seconds": 30}) as process:
+    with OperatorProcess(cluster, cloud.credentials_env(), **fast) as process:
         yield process
 
 

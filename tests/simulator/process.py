@@ -190,7 +190,7 @@ class Simulator:
         group_id: str | None = None,
         *,
         count: int = 1,
-        timeout: float = 10,
+        timeout: float = 60,
         **wanted: Any,
     ) -> list[LoggedRequest]:
         """Wait until `count` requests match (see `requests`) and return them; raise TimeoutError if they don't come."""
