@@ -36,6 +36,8 @@ class SecretStore:
     def __init__(self, api: SecretApi) -> None:
         self._api = api
         self._held: dict[Key, Secret] = {}
+        self._missing: set[Key] = set()
+        self.is_any_missing = asyncio.Event()
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, key: Key, *, hold: bool) -> Secret | None:
@@ -47,11 +49,15 @@ class SecretStore:
             if key in self._held:
                 return self._held[key]
             secret = await self._api.read_secret(*key)
-            if secret is not None and hold and not secret.is_deleting:  # what is being deleted can't be held any more
+            if secret is None:
+                self._missing.add(key)
+                self.is_any_missing.set()
+                return None
+            self.forget_missing(key)
+            if hold and not secret.is_deleting:  # what is being deleted can't be held any more
                 secret = await self._api.hold_secret(*key)
-            if secret is not None and secret.is_held:
-                self._held[key] = secret
-            return secret
+            self.notice(key, secret)
+            return self._held.get(key, secret)
 
     async def release(self, key: Key) -> None:
         """Let a Secret go that no resource needs any more. Raises KubernetesError."""
@@ -60,6 +66,16 @@ class SecretStore:
                 await self._api.release_secret(*key)
                 self._held.pop(key, None)
 
+    def missing(self) -> list[Key]:
+        """Return the Secrets that did not exist when they were asked for."""
+        return list(self._missing)
+
+    def forget_missing(self, key: Key) -> None:
+        """Take note that a Secret is there, or that nothing needs it any more."""
+        self._missing.discard(key)
+        if not self._missing:
+            self.is_any_missing.clear()
+
     def held(self) -> list[Key]:
         """Return the Secrets that are held."""
         return list(self._held)
@@ -67,6 +83,8 @@ class SecretStore:
     def notice(self, key: Key, secret: Secret | None) -> bool:
         """Take note of a held Secret as the API server tells of it, None if it is gone; return whether it differs."""
         before = self._held.get(key)
+        if before is not None and secret is not None and secret.version < before.version:
+            return False  # the answer to a write of ours, overtaken by the watch
         if secret is not None and secret.is_held:
             self._held[key] = secret
         else:

@@ -8,13 +8,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 from urllib.parse import urlencode
 
 import httpx
-from pydantic import AwareDatetime, BaseModel, SecretStr, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, SecretStr, ValidationError
 
-from lifecyclehook_operator.credentials import Credentials
+from lifecyclehook_operator.credentials import Credentials, check_address, check_name
 from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError
 from lifecyclehook_operator.metrics import LOGINS
 from lifecyclehook_operator.signing import SignatureAuth
@@ -33,8 +33,9 @@ _RENEWAL_MARGIN_SECONDS = 300
 _PROBATION_SECONDS = 60
 #: How many tokens are renewed in that time even if calls are answered in between: one kind may always be refused.
 _RENEWALS_LIMIT = 3
-#: For how long a refused login is not tried again, however many hooks wait for it.
+#: For how long a login that was refused, or went wrong on the way, is not tried again, however many hooks wait for it.
 _REFUSED_LOGIN_SECONDS = 30
+_FAILED_LOGIN_SECONDS = 1
 
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -52,7 +53,7 @@ class _Service(BaseModel):
 
 
 class _Project(BaseModel):
-    id: str
+    id: Annotated[str, AfterValidator(check_name)]
     name: str
 
     @property
@@ -93,6 +94,7 @@ def _find_url(credentials: Credentials, project: _Project, catalog: list[_Servic
     """Return where AS is: as configured, else as the catalog says, else by region.
 
     The catalog is searched in the region asked for; where none is, in the project's, or else in any.
+    Raises CredentialsError if that is no address that can be called.
     """
     urls = {
         endpoint.region: endpoint.url
@@ -105,7 +107,14 @@ def _find_url(credentials: Credentials, project: _Project, catalog: list[_Servic
     found = urls.get(region) or (None if credentials.region_name else next(iter(urls.values()), None))
     base = (credentials.as_endpoint or found or f"https://as.{region}.otc.t-systems.com").rstrip("/")
     root, path, project_id = base.partition(_AS_PATH)
-    return base if project_id else f"{root}{path or _AS_PATH}/{project.id}"
+    try:
+        return check_address(base if project_id else f"{root}{path or _AS_PATH}/{project.id}")
+    except ValueError as error:
+        raise CredentialsError(
+            Reason.CREDENTIALS_INVALID,
+            f"the address of AS, as found for region {region!r}, {error}",
+            operation=OPERATION,
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ class TokenAuth(httpx.Auth):
         self._http = http
         self._token: Token | None = None
         self._login: asyncio.Task[Token] | None = None
-        self._login_refused: tuple[CallError, float] | None = None
+        self._login_failure: tuple[CallError, float] | None = None
         self._renewals: list[float] = []
         self._is_accepted = True
 
@@ -172,8 +181,8 @@ class TokenAuth(httpx.Auth):
         """
         if self._token is not None and time.monotonic() < self._token.renew_at:
             return self._token
-        if self._login_refused is not None:
-            error, until = self._login_refused
+        if self._login_failure is not None:
+            error, until = self._login_failure
             if time.monotonic() < until:
                 raise error.with_traceback(None)
         if self._login is None:
@@ -196,8 +205,8 @@ class TokenAuth(httpx.Auth):
         except CallError as error:
             is_refused = isinstance(error, CredentialsError)
             LOGINS.labels("refused" if is_refused else "failed").inc()
-            if is_refused:
-                self._login_refused = (error, time.monotonic() + _REFUSED_LOGIN_SECONDS)
+            pause = _REFUSED_LOGIN_SECONDS if is_refused else error.retry_after_seconds or _FAILED_LOGIN_SECONDS
+            self._login_failure = (error, time.monotonic() + pause)
             raise
         finally:
             self._login = None

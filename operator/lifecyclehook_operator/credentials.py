@@ -3,6 +3,7 @@
 import base64
 import binascii
 import logging
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     ConfigDict,
@@ -24,7 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lifecyclehook_operator.errors import CredentialsError, Reason
+from lifecyclehook_operator.errors import CredentialsError, Reason, clean_text
 from lifecyclehook_operator.resource import FINALIZER
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,16 @@ logger = logging.getLogger(__name__)
 CLOUDS_YAML_KEY = "clouds.yaml"
 CA_CERTIFICATE_KEY = "cacert"
 
-_NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
+#: How many fields a mapping of a clouds.yaml may have, and mappings merge in, where it has a merge key (<<).
+_MERGE_LIMIT = 100
+#: How long a clouds.yaml may be: to parse one of this length holds up everything else for half a second at the most.
+CLOUDS_YAML_LIMIT_BYTES = 64 * 1024
+
+_LABEL = "[a-z0-9_-]{1,63}"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
+#: No host in Punycode: httpx decodes it, which may fail.
+_NETWORK_LOCATION = re.compile(rf"(.*@)?((?!xn--){_NAME.pattern}|\[[0-9a-f:.]+\])(:[0-9]*)?", re.ASCII | re.IGNORECASE)
+_VISIBLE = re.compile("[!-~]*")
 _CONFIG_FILES = (
     Path("clouds.yaml"),
     Path("~/.config/openstack/clouds.yaml"),
@@ -61,6 +72,50 @@ _IGNORED_KEYS = frozenset(
 )
 
 
+def check_address(value: str) -> str:
+    """Return an address that requests can be sent to, as it is.
+
+    Raises ValueError, with a message that does not show it.
+    """
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    is_sendable = host and _NETWORK_LOCATION.fullmatch(parts.netloc) and _VISIBLE.fullmatch(value)
+    if not is_sendable or parts.scheme not in ("https", "http"):
+        raise ValueError("is not an address of the form https://host")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("must be https: only this very machine may be called without TLS")
+    return value
+
+
+def check_name(value: str) -> str:
+    """Return what can be a part of a host, of a path and of a header, as it is.
+
+    Raises ValueError, with a message that does not show it.
+    """
+    if not _NAME.fullmatch(value):
+        raise ValueError("may hold only letters, digits, - and _, at most 63 of them, and single dots in between")
+    return value
+
+
+def _check_header_value(value: str | SecretStr) -> str | SecretStr:
+    if not _VISIBLE.fullmatch(_reveal(value)):
+        raise ValueError("may hold only visible ASCII characters and no spaces")
+    return value
+
+
+def _reveal(value: str | SecretStr | None) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+
+
+_NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
+_Address = Annotated[str, AfterValidator(lambda value: value and check_address(value))]
+_Name = Annotated[str, AfterValidator(lambda value: value and check_name(value))]
+_HeaderValue = AfterValidator(_check_header_value)
+
+
 class Credentials(BaseModel):
     """Who we are, the project to work in, and where IAM and AS are. Equal credentials share a token and connections.
 
@@ -69,36 +124,29 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    auth_url: str = ""
+    auth_url: _Address = ""
     username: str = ""
     password: _NonEmptySecret | None = None
     user_domain_name: str = ""
     user_domain_id: str = ""
-    ak: str = ""
+    ak: Annotated[str, _HeaderValue] = ""
     sk: _NonEmptySecret | None = None
-    security_token: _NonEmptySecret | None = None
+    security_token: Annotated[_NonEmptySecret, _HeaderValue] | None = None
     project_name: str = ""
-    project_id: str = ""
+    project_id: _Name = ""
     project_domain_name: str = ""
     project_domain_id: str = ""
-    region_name: str = ""
-    as_endpoint: str = ""
+    region_name: _Name = ""
+    as_endpoint: _Address = ""
     ca_certificates: str = Field(default="", repr=False)
 
-    @field_validator("auth_url", "as_endpoint")
+    @field_validator("*")
     @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        if not value:
-            return value
+    def _is_text(cls, value: str | SecretStr | None) -> str | SecretStr | None:
         try:
-            parts = urlsplit(value)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            host = None
-        if not host or parts.scheme not in ("https", "http"):
-            raise ValueError("is not an address of the form https://host")
-        if parts.scheme == "http" and not _is_loopback(host):
-            raise ValueError("must be https: only this very machine may be called without TLS")
+            _reveal(value).encode()
+        except UnicodeEncodeError:  # an escape may spell one half of a surrogate pair
+            raise ValueError("holds what is no character") from None
         return value
 
     @field_validator("ca_certificates")
@@ -149,7 +197,9 @@ class Secret:
     #: Whether it has our finalizer.
     is_held: bool
     is_deleting: bool = False
-    _read: dict[str, Credentials] = field(default_factory=dict, compare=False, repr=False)
+    version: int = field(default=0, compare=False)
+    #: By the name of the cloud: what was read of it, or why it can't be read.
+    _read: dict[str, Credentials | str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Self:
@@ -159,6 +209,7 @@ class Secret:
             {key: _decode(value) for key, value in (body.get("data") or {}).items()},
             is_held=FINALIZER in (metadata.get("finalizers") or ()),
             is_deleting=metadata.get("deletionTimestamp") is not None,
+            version=int(metadata["resourceVersion"]),
         )
 
     def read_credentials(self, cloud_name: str, source: str) -> Credentials:
@@ -167,12 +218,21 @@ class Secret:
         Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
         """
         if cloud_name not in self._read:
-            if CLOUDS_YAML_KEY not in self.content:
-                raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
-            self._read[cloud_name] = read_clouds_yaml(
-                self.content[CLOUDS_YAML_KEY], cloud_name, source, self.content.get(CA_CERTIFICATE_KEY, "")
-            )
-        return self._read[cloud_name]
+            try:
+                self._read[cloud_name] = self._read_cloud(cloud_name, source)
+            except CredentialsError as error:
+                self._read[cloud_name] = error.message
+        read = self._read[cloud_name]
+        if isinstance(read, str):
+            raise _error(Reason.CREDENTIALS_INVALID, read)
+        return read
+
+    def _read_cloud(self, cloud_name: str, source: str) -> Credentials:
+        if CLOUDS_YAML_KEY not in self.content:
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
+        return read_clouds_yaml(
+            self.content[CLOUDS_YAML_KEY], cloud_name, source, self.content.get(CA_CERTIFICATE_KEY, "")
+        )
 
 
 def _decode(value: str) -> str:
@@ -228,17 +288,17 @@ def _read_config_file(given: Path | None, cloud_name: str) -> Credentials:
     for path in candidates:
         if given or path.is_file():
             text = _read_file(path)
-            cacert = _find_cloud(text, cloud_name, str(path)).get("cacert")
-            return read_clouds_yaml(
-                text, cloud_name, str(path), _read_file(path.parent / str(cacert)) if cacert else ""
-            )
+            cacert = _find_cloud(text, cloud_name, str(path)).get("cacert") or ""
+            if not isinstance(cacert, str):
+                raise _error(Reason.CREDENTIALS_INVALID, f"{path}, cloud {cloud_name!r}: cacert is no path")
+            return read_clouds_yaml(text, cloud_name, str(path), _read_file(path.parent / cacert) if cacert else "")
     raise _error(Reason.CREDENTIALS_NOT_FOUND, f"OS_CLOUD is set, but there is no {' or '.join(map(str, candidates))}")
 
 
 def _read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: it is not UTF-8, or the path holds a null
         reason = error.strerror if isinstance(error, OSError) else "not a text"
         raise _error(Reason.CREDENTIALS_INVALID, f"cannot read {path}: {reason}") from None
 
@@ -256,7 +316,7 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: s
     known = {"auth", *_CLOUD_KEYS} | _IGNORED_KEYS
     unknown = sorted({*map(str, auth)} - set(Credentials.model_fields)) + sorted({*map(str, cloud)} - known)
     if unknown:
-        logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, ", ".join(unknown))
+        logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, clean_text(", ".join(unknown)))
     values = {name: value for name, value in values.items() if value and name != "ca_certificates"}
     return _validate(values | {"ca_certificates": ca_certificates}, f"{source}, cloud {cloud_name!r}")
 
@@ -274,20 +334,39 @@ class _TextLoader(yaml.SafeLoader):
         if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
     }
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge in what merge keys stand for, as far as that is little: a few nested ones can fill all memory."""
+        merged = [value for key, value in node.value if key.tag.rpartition(":")[2] == "merge"]
+        if len(merged) > 1 or any(len(each.value) > _MERGE_LIMIT for each in merged):
+            raise _MergeError(problem_mark=node.start_mark)
+        super().flatten_mapping(node)
+        if merged and len(node.value) > _MERGE_LIMIT:
+            raise _MergeError(problem_mark=node.start_mark)
+
+
+class _MergeError(yaml.MarkedYAMLError):
+    """A mapping merges in too much."""
+
 
 def _find_cloud(text: str, cloud_name: str, source: str) -> dict[str, Any]:
+    if len(text.encode()) > CLOUDS_YAML_LIMIT_BYTES:
+        raise _error(
+            Reason.CREDENTIALS_INVALID,
+            f"{source}: a {CLOUDS_YAML_KEY} may be {CLOUDS_YAML_LIMIT_BYTES // 1024} KiB long at the most",
+        )
     try:
         document = yaml.load(text, Loader=_TextLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the latter two: numbers in escapes
         mark = getattr(error, "problem_mark", None)  # the error's own text quotes the line, which may hold the password
         where = f" in line {mark.line + 1}" if mark else ""
-        raise _error(Reason.CREDENTIALS_INVALID, f"{source} is not valid YAML{where}") from None
+        what = f"merges in more than {_MERGE_LIMIT} fields" if isinstance(error, _MergeError) else "is not valid YAML"
+        raise _error(Reason.CREDENTIALS_INVALID, f"{source} {what}{where}") from None
     clouds = document.get("clouds") if isinstance(document, dict) else None
     if not isinstance(clouds, dict):
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no mapping named clouds")
     cloud = clouds.get(cloud_name)
     if not isinstance(cloud, dict):
-        known = ", ".join(sorted(map(str, clouds))) or "none"
+        known = clean_text(", ".join(sorted(map(str, clouds)))) or "none"
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no cloud named {cloud_name!r}; it has: {known}")
     return cloud
 

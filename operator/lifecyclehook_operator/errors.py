@@ -211,12 +211,16 @@ _ADVICE: Mapping[Reason, str] = {
 }
 
 
-def classify(http_status: int, code: str) -> Rule:
+def classify(http_status: int, code: str, operation: str) -> Rule:
     """Return what class of failure an answer is, and for what reason.
 
-    The unknown is retried slowly: a 400 is not a bad spec, for busy groups, quotas and missing topics heal.
+    The unknown is retried slowly: a 400 is not a bad spec, for busy groups, quotas and missing topics heal. And only
+    what a spec goes into, create and modify, can fail by the spec.
     """
-    return AS_CODES.get(code) or HTTP_STATUSES.get(http_status, (UnexpectedError, Reason.UNEXPECTED_RESPONSE))
+    rule = AS_CODES.get(code) or HTTP_STATUSES.get(http_status)
+    if rule is None or (rule[0] is InvalidError and operation not in ("create", "modify")):
+        return UnexpectedError, Reason.UNEXPECTED_RESPONSE
+    return rule
 
 
 #: How much of a foreign text is looked at: it may be long, and made to be slow to look at.

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.request import getproxies
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi, VersionApi
+from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi, V1Secret, VersionApi
 from kubernetes.aio.client.exceptions import (
     ApiException,
     ConflictException,
@@ -18,6 +18,7 @@ from kubernetes.aio.client.exceptions import (
     UnprocessableEntityException,
 )
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.watch import Watch
 
 from lifecyclehook_operator.credentials import Secret
 from lifecyclehook_operator.errors import GoneError, KubernetesError, StaleError
@@ -38,6 +39,7 @@ COMPONENT = "lifecyclehook-operator"
 _TIMEOUT_SECONDS = 30.0
 _PROBE_TIMEOUT_SECONDS = 3.0
 _PAGE_SIZE = 500
+_WATCH_SECONDS = 240
 _NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
 
 
@@ -74,6 +76,15 @@ class KubeClient:
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> AsyncIterator[LifecycleHook]:
         """Yield the resources of a namespace, or of all; with a name, the one that has it, if it exists."""
+        async for body in self._list(namespace, field_selector=f"metadata.name={name}" if name else None):
+            yield LifecycleHook(body)
+
+    async def list_uids(self, namespace: str = "") -> AsyncIterator[str]:
+        """Yield the UIDs of the resources of a namespace, or of all."""
+        async for body in self._list(namespace, _headers=_as_metadata("PartialObjectMetadataList")):
+            yield body["metadata"]["uid"]
+
+    async def _list(self, namespace: str, **query: Any) -> AsyncIterator[Mapping[str, Any]]:  # noqa: ANN401
         list_page = (
             partial(self._objects.list_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL)
             if namespace
@@ -83,13 +94,10 @@ class KubeClient:
         while True:
             with _kubernetes_errors():
                 page: Any = await list_page(
-                    field_selector=f"metadata.name={name}" if name else None,
-                    limit=_PAGE_SIZE,
-                    _continue=token,
-                    _request_timeout=_TIMEOUT_SECONDS,
+                    **query, limit=_PAGE_SIZE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
                 )
             for body in page["items"]:
-                yield LifecycleHook(body)
+                yield body
             token = page["metadata"].get("continue")
             if not token:
                 return
@@ -160,7 +168,37 @@ class KubeClient:
                 secret = await self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUT_SECONDS)
             except NotFoundException:
                 return None
-        return Secret.from_object(secret.to_dict())
+        return self._as_secret(secret)
+
+    async def find_secrets_version(self, namespace: str = "") -> str:
+        """Return from where `watch_secret_names` tells of all that follows."""
+        with _kubernetes_errors():
+            list_secrets, where = self._secrets_lister(namespace)
+            page = await list_secrets(
+                *where, limit=1, _request_timeout=_TIMEOUT_SECONDS, _headers=_as_metadata("PartialObjectMetadataList")
+            )
+        return str(page.metadata.resource_version)
+
+    async def watch_secret_names(self, namespace: str, since: str) -> AsyncIterator[tuple[str, str]]:
+        """Yield namespace and name of each Secret of a namespace, or of all, that changes, for some minutes."""
+        with _kubernetes_errors():
+            list_secrets, where = self._secrets_lister(namespace)
+            async with Watch(return_type="object") as watch:  # type: ignore[no-untyped-call]
+                async for event in watch.stream(
+                    list_secrets,
+                    *where,
+                    resource_version=since,
+                    timeout_seconds=_WATCH_SECONDS,
+                    _request_timeout=_WATCH_SECONDS + _TIMEOUT_SECONDS,
+                    _headers=_as_metadata("PartialObjectMetadata"),
+                ):
+                    metadata = event["raw_object"]["metadata"]
+                    yield metadata["namespace"], metadata["name"]
+
+    def _secrets_lister(self, namespace: str) -> tuple[Any, tuple[str, ...]]:
+        if namespace:
+            return self._core.list_namespaced_secret, (namespace,)
+        return self._core.list_secret_for_all_namespaces, ()
 
     async def hold_secret(self, namespace: str, name: str) -> Secret:
         """Put our finalizer and label on a Secret, and return it."""
@@ -184,7 +222,11 @@ class KubeClient:
                 _request_timeout=_TIMEOUT_SECONDS,
                 _content_type="application/strategic-merge-patch+json",
             )
-        return Secret.from_object(secret.to_dict())
+        return self._as_secret(secret)
+
+    def _as_secret(self, secret: V1Secret) -> Secret:
+        body: Mapping[str, Any] = self.api.sanitize_for_serialization(secret)  # type: ignore[no-untyped-call]
+        return Secret.from_object(body)
 
     async def _patch_metadata(self, resource: LifecycleHook, metadata: Mapping[str, Any]) -> LifecycleHook:
         """Merge into the metadata, unless the object has changed since it was read."""
@@ -222,6 +264,11 @@ async def _load_configuration(configuration: Configuration) -> None:
         load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+
+
+def _as_metadata(kind: str) -> Mapping[str, str]:
+    """Return the headers that ask the API server for the metadata of objects only."""
+    return {"Accept": f"application/json;as={kind};g=meta.k8s.io;v=v1"}
 
 
 def _as_resource(body: object) -> LifecycleHook:

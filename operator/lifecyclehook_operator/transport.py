@@ -13,6 +13,7 @@ from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, T
 
 T = TypeVar("T")
 
+#: The longest wait that a Retry-After is granted: a gateway that is out of order must not stop a hook for years.
 _RETRY_AFTER_LIMIT_SECONDS = 3600.0
 _REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
 #: A request that failed in one of these ways was never sent.
@@ -34,6 +35,13 @@ def transport_errors(operation: str) -> Iterator[None]:
     except httpx.InvalidURL as error:
         raise CredentialsError(
             Reason.CREDENTIALS_INVALID, f"the configured address is none: {error}", operation=operation
+        ) from error
+    except UnicodeError as error:  # no HTTPError: a header that is not ASCII, a host that is no IDNA
+        raise TransientError(
+            Reason.UNEXPECTED_RESPONSE,
+            "an answer of the cloud's leads to a request that can't be sent",
+            operation=operation,
+            may_have_been_done=True,
         ) from error
     except httpx.HTTPError as error:
         raise TransientError(
@@ -59,7 +67,7 @@ def error_from_response(response: httpx.Response, operation: str) -> CallError:
     The body may be that of AS, of IAM or of a gateway (`error_code`, `error_msg`), HTML, or empty.
     """
     code, message, request_id = _read_error_body(response)
-    class_, reason = classify(response.status_code, code)
+    class_, reason = classify(response.status_code, code, operation)
     return class_(
         reason,
         message or response.reason_phrase or "an empty answer",
@@ -76,19 +84,20 @@ def error_from_response(response: httpx.Response, operation: str) -> CallError:
 
 def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
     """Return code, message and request ID, each empty if the body has none."""
+    text = response.content.decode(errors="replace")  # `text` of httpx raises at some charsets that an answer may claim
     try:
         body: Any = response.json()
     except (ValueError, RecursionError):
-        return "", clean_text(response.text), ""
+        return "", clean_text(text), ""
     if not isinstance(body, dict):
-        return "", clean_text(response.text), ""
+        return "", clean_text(text), ""
     if isinstance(inner := body.get("error"), dict):
         code, message = inner.get("code"), inner.get("message")
     else:
         code, message = body.get("error_code"), body.get("error_msg")
     return (
         clean_text(code, 64) if isinstance(code, str) else "",  # IAM's code is but the HTTP status again
-        clean_text(str(message or response.text)),
+        clean_text(str(message or text)),
         clean_text(str(body.get("request_id") or ""), 64),
     )
 
@@ -100,7 +109,7 @@ def _read_retry_after(response: httpx.Response) -> float | None:
         return min(float(value), _RETRY_AFTER_LIMIT_SECONDS)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if until.tzinfo is None:  # a date without a zone, or one with -0000, is in UTC
         until = until.replace(tzinfo=UTC)

@@ -19,6 +19,15 @@ def operator(cluster: ControlPlane, fast: dict[str, float]) -> Iterator[Operator
 
 pytestmark = pytest.mark.usefixtures("operator")
 
+#: Some hundred bytes, which would become a mapping of a billion keys.
+NESTED_MERGE_KEYS = "\n".join(
+    [
+        "a0: &a0 {k: v}",
+        *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 10)),
+        "clouds: {otc: {auth: {<<: *a9}}}",
+    ]
+)
+
 
 def test_a_secret_of_the_namespace_serves(workspace: Workspace) -> None:
     workspace.put_secret("otc", workspace.clouds_yaml())
@@ -60,6 +69,11 @@ def test_a_secret_that_comes_later_is_found(workspace: Workspace) -> None:
         pytest.param("clouds: {otc: {}}", "no mapping named auth", id="no-auth"),
         pytest.param(
             "clouds: {otc: {auth: {username: u, password: p-hidden}}}", "auth_url is missing", id="no-auth-url"
+        ),
+        pytest.param(NESTED_MERGE_KEYS, "merges in more than 100 fields", id="nested-merge-keys"),
+        pytest.param("#" * 65_537, "64 KiB", id="too-long"),
+        pytest.param(
+            "clouds: {otc: {region_name: '[', auth: {password: p-hidden}}}", "region_name may hold only", id="region"
         ),
     ],
 )

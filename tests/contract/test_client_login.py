@@ -41,7 +41,7 @@ class Client:
     def __init__(self, simulator: Simulator, **changes: Any) -> None:
         self.simulator = simulator
         self.group = simulator.add_group()
-        self.project = Project(make_credentials(simulator, **changes), timeout_seconds=5, concurrency=16)
+        self.project = Project(make_credentials(simulator, **changes), timeout_seconds=30, concurrency=16)
 
     async def __aenter__(self) -> Self:
         return self
@@ -281,12 +281,18 @@ async def test_a_login_goes_well_again_once_the_user_has_the_password(intruder: 
     assert await intruder.list() == []
 
 
-async def test_an_iam_that_fails_fails_all_who_wait_for_it_with_one_login(client: Client) -> None:
-    client.simulator.fault("token", status=503)
-    for error in await gather_errors(client.list() for _ in range(50)):
-        assert isinstance(error, TransientError)
-        assert (error.reason, error.operation, error.http_status) == ("CloudUnavailable", "authenticate", 503)
+@pytest.mark.parametrize(("headers", "pause"), [({}, 1), ({"Retry-After": "20"}, 20)], ids=["", "Retry-After"])
+async def test_an_iam_that_fails_fails_all_who_wait_for_it_with_one_login(
+    client: Client, clock: Clock, headers: dict[str, str], pause: float
+) -> None:
+    client.simulator.fault("token", status=503, headers=headers)
+    for _ in range(2):
+        for error in await gather_errors(client.list() for _ in range(50)):
+            assert isinstance(error, TransientError)
+            assert (error.reason, error.operation, error.http_status) == ("CloudUnavailable", "authenticate", 503)
+        clock.advance(0.9 * pause)
     assert client.logins == 1
+    clock.advance(0.2 * pause)
     assert await client.list() == []
     assert client.logins == 2
 
@@ -373,19 +379,34 @@ GOOD_TOKEN = {"project": {"id": "p", "name": "eu-de_demo"}, **TIMES}
         {"json": {"token": {**GOOD_TOKEN, "expires_at": "2026-03-02T12:00:00"}}},
         {"json": {"token": {**GOOD_TOKEN, "issued_at": None}}},
         {"json": {"token": {**GOOD_TOKEN, "catalog": [{"type": "asv1", "endpoints": [{}]}]}}},
+        {"json": {"token": {**GOOD_TOKEN, "project": {"id": "p\u00e9", "name": "eu-de_demo"}}}},
         {"json": {"token": GOOD_TOKEN}, "headers": {}},
     ],
     ids=str,
 )
 async def test_a_token_that_is_not_the_documented_one_is_an_unexpected_response_and_is_not_shown(
-    client: Client, fault: dict[str, Any]
+    client: Client, clock: Clock, fault: dict[str, Any]
 ) -> None:
     client.simulator.fault("token", **{"status": 201, "headers": TOKEN, **fault})
     (error,) = await gather_errors([client.list()])
     assert isinstance(error, TransientError)
     assert (error.reason, error.operation, error.http_status) == ("UnexpectedResponse", "authenticate", 201)
     assert TOKEN["X-Subject-Token"] not in error.message
+    clock.advance(1)
     assert await client.list() == []
+
+
+@pytest.mark.parametrize(
+    "url", ["as", "https://[", "https://as:99999999", "https://xn--a", "http://as.example.com", "ftp://127.0.0.1"]
+)
+async def test_an_address_of_as_that_cannot_be_called_is_not_called(client: Client, url: str) -> None:
+    services = [{"type": "asv1", "endpoints": [{"interface": "public", "region": "eu-de", "url": url}]}]
+    token = {**GOOD_TOKEN, "catalog": services}
+    client.simulator.fault("token", status=201, headers=TOKEN, json={"token": token})
+    (error,) = await gather_errors([client.list()])
+    assert isinstance(error, CredentialsError)
+    assert (error.reason, error.operation) == ("CredentialsInvalid", "authenticate")
+    assert "the address of AS, as found for region 'eu-de'" in error.message
 
 
 async def test_one_who_stops_waiting_does_not_take_the_login_from_the_others(client: Client) -> None:

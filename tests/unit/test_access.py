@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -137,6 +138,28 @@ async def test_a_secret_that_is_not_to_be_held_is_only_read() -> None:
     for _ in range(2):
         assert await store.get(KEY, hold=False) == api.secret
     assert api.calls == ["read", "read"]
+
+
+async def test_an_answer_that_the_watch_has_overtaken_does_not_bring_an_old_password_back() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    await store.get(KEY, hold=True)
+    rotated = replace(make_secret(is_held=True, password="new"), version=11)
+    assert store.notice(KEY, rotated)
+    assert not store.notice(KEY, replace(make_secret(is_held=True), version=10))
+    assert await store.get(KEY, hold=True) == rotated
+
+
+async def test_a_secret_that_is_missing_is_known_to_be_until_it_is_there() -> None:
+    api = SecretApi(None)
+    store = SecretStore(api)
+    await store.get(KEY, hold=True)
+    assert store.missing() == [KEY]
+    assert store.is_any_missing.is_set()
+    api.secret = make_secret()
+    await store.get(KEY, hold=True)
+    assert store.missing() == []
+    assert not store.is_any_missing.is_set()
 
 
 async def test_a_secret_that_is_held_unnoticed_is_released_all_the_same() -> None:

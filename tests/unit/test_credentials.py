@@ -1,19 +1,25 @@
 """Who we are, from clouds.yaml and from the environment; and that no password is ever shown."""
 
 import base64
+import contextlib
 import logging
 import traceback
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from lifecyclehook_operator.credentials import Credentials, Secret, read_clouds_yaml, read_environment
 from lifecyclehook_operator.errors import CallError, CredentialsError
 from lifecyclehook_operator.resource import FINALIZER
+from lifecyclehook_operator.signing import SignatureAuth
+from lifecyclehook_operator.transport import transport_errors
 
 PASSWORD = "pw-4c1d9"
 SOURCE = "Secret web/otc"
@@ -128,6 +134,23 @@ def test_a_secret_is_read_once_a_cloud(caplog: pytest.LogCaptureFixture) -> None
     assert len(caplog.records) == 1
 
 
+def test_a_secret_that_is_malformed_is_read_once_a_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = []
+    load = yaml.load
+    monkeypatch.setattr(yaml, "load", lambda *args, **kwargs: parsed.append(1) or load(*args, **kwargs))
+    secret = Secret({"clouds.yaml": clouds(without("auth_url"))}, is_held=True)
+    errors = []
+    for cloud_name in ("otc", "otc", "other", "otc"):
+        with pytest.raises(CredentialsError) as caught:
+            secret.read_credentials(cloud_name, SOURCE)
+        errors.append(caught.value)
+    assert len(parsed) == 2
+    assert errors[0] is not errors[1]
+    assert [error.message for error in errors if "auth_url is missing" in error.message] == [errors[0].message] * 3
+    assert {(error.reason, error.operation) for error in errors} == {("CredentialsInvalid", "authenticate")}
+    assert PASSWORD not in shown(errors[0])
+
+
 @pytest.mark.parametrize("is_named", [True, False], ids=["OS_CLIENT_CONFIG_FILE", "OS_CLOUD"])
 def test_the_operators_own_may_be_in_a_file(environment: pytest.MonkeyPatch, tmp_path: Path, is_named: bool) -> None:
     (tmp_path / "clouds.yaml").write_text(clouds(region_name="eu-de"))
@@ -163,13 +186,71 @@ def test_a_null_is_nothing(nothing: str) -> None:
 def test_what_clouds_have_in_common_may_be_merged_in() -> None:
     text = f"""
     common: &common {AUTH | {"username": "common"}}
+    more: &more {{password: never, region_name: eu-de}}
     clouds:
       otc:
         auth:
-          <<: *common
+          <<: [*common, *more]
           username: operator
     """
+    assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(region_name="eu-de"), "otc", SOURCE)
+
+
+@pytest.mark.parametrize("key", ["<<", "!!merge x", "!<tag:yaml.org,2002:merge> <<"])
+def test_nested_merge_keys_do_not_grow(key: str) -> None:
+    levels = "\n".join(f"a{i}: &a{i} {{{key}: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 10))
+    error = read_invalid(f"a0: &a0 {{k: v}}\n{levels}\nclouds: {{otc: {{auth: {{{key}: *a9}}}}}}")
+    assert "merges in more than 100 fields in line 4" in error.message
+
+
+@pytest.mark.parametrize(
+    "merging",
+    ["<<: [" + "*big, " * 200 + "]", "<<: [*big, *big, *big]", "<<: *big\n  <<: *big", "<<: &self {<<: *self}"],
+)
+def test_a_mapping_that_merges_in_too_much_is_refused(merging: str) -> None:
+    big = "{" + ", ".join(f"k{number}: v" for number in range(60)) + "}"
+    read_invalid(f"big: &big {big}\nclouds:\n  {merging}\n")
+
+
+def laugh(use: str) -> str:
+    """Return a clouds.yaml in which *a9 is a list that would be a billion entries long if it were walked."""
+    levels = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))
+    return f"a0: &a0 lol\n{levels}\n{clouds().replace('username: operator', use)}"
+
+
+@pytest.mark.parametrize("use", ["username: *a9", "username: {*a9 : x}", "? *a9\n      : x"])
+def test_nested_aliases_do_not_grow(use: str) -> None:
+    read_invalid(laugh(use))
+
+
+def test_nested_aliases_in_what_is_ignored_do_not_grow() -> None:
+    text = laugh("username: operator\n      passcode: *a9")
     assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
+
+
+@pytest.mark.parametrize("cacert", ["*a9", "[a]", '"a\\0b"'])
+def test_a_cacert_of_the_operators_own_that_is_no_path_is_refused(
+    environment: pytest.MonkeyPatch, tmp_path: Path, cacert: str
+) -> None:
+    text = laugh("username: operator").replace("  otc:\n", f"  otc:\n    cacert: {cacert}\n")
+    (tmp_path / "clouds.yaml").write_text(text)
+    environment.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    with pytest.raises(CredentialsError, match=r"cacert|cannot read"):
+        read_environment()
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["Secret", "operator's own"])
+def test_a_clouds_yaml_longer_than_64_kib_is_not_parsed(
+    environment: pytest.MonkeyPatch, tmp_path: Path, is_own: bool
+) -> None:
+    longest = clouds() + "#" * (64 * 1024 - len(clouds()))
+    assert read_clouds_yaml(longest, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
+    environment.setattr(yaml, "load", lambda *_, **__: pytest.fail("it was parsed"))
+    (tmp_path / "clouds.yaml").write_text(f"{longest}#")
+    environment.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    with pytest.raises(CredentialsError, match="64 KiB") as caught:
+        read_environment() if is_own else read_clouds_yaml(f"{longest}#", "otc", SOURCE)
+    assert caught.value.reason == "CredentialsInvalid"
 
 
 def test_the_named_cloud_of_several_is_read() -> None:
@@ -201,11 +282,21 @@ def test_the_named_cloud_of_several_is_read() -> None:
         ("clouds: {otc: {region_name: !!int text}}", "is not valid YAML in line 1"),
         ("[" * 2_000, "is not valid YAML"),
         ("a: &a [*a]\n", "has no mapping named clouds"),
+        ('clouds: {otc: {auth: {a: "\\UFFFFFFFF"}}}', "is not valid YAML"),
+        (f"%YAML 1.{'9' * 5_000}\n---\nclouds: {{}}", "is not valid YAML"),
     ],
     ids=lambda value: value[:40],
 )
 def test_a_clouds_yaml_with_no_such_cloud_is_refused_with_a_hint(text: str, help_: str) -> None:
     assert help_ in read_invalid(text).message
+
+
+def test_what_is_told_of_the_keys_is_short_and_printable(caplog: pytest.LogCaptureFixture) -> None:
+    odd = rf'"\ud800\n{"x" * 900}": x'
+    read_clouds_yaml(clouds().replace("username: operator", f"{odd}\n      username: operator"), "otc", SOURCE)
+    for told in (read_invalid(f"clouds: {{{odd}}}").message, caplog.messages[0]):
+        assert len(told) < 400
+        assert told.isprintable()
 
 
 @pytest.mark.parametrize("name", ["auth_url", "username", "password"])
@@ -232,6 +323,98 @@ def test_a_rule_that_is_broken_is_named(auth: dict[str, Any], help_: str) -> Non
     error = read_invalid(clouds(auth))
     assert help_ in error.message
     assert "cloud 'otc'" in error.message
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://[",
+        "https://[::1",
+        "https://[::1]x",
+        "https://[g::1]",
+        "https://[fe80::1%25eth0]",
+        "https://[v1.a]",
+        "https://host:99999999",
+        f"https://host:{'9' * 5_000}",
+        "https://host:port",
+        "https://host:\uff11\uff12",
+        "https://müller.de",
+        "https://☃.example.com",
+        "https://a\u2100b.example.com",
+        "https://ho st",
+        "https://ho\nst",
+        "https://host%00",
+        "https://.host",
+        "https://XN--",
+        "https://a..b",
+        f"https://{'a' * 64}.example.com",
+        "https://host/é",
+        "http\u017f://host",
+        " https://host",
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("name", ["auth_url", "as_endpoint"])
+def test_an_address_that_nothing_can_be_sent_to_is_refused(name: str, address: str) -> None:
+    text = clouds({**AUTH, name: address})
+    assert f"{name} is not an address of the form https://host" in read_invalid(text).message
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://as.example.com:8443/a/$(x)s/", "HTTPS://Host_1", "https://[2001:db8::1]:443", "https://10.0.0.1"],
+)
+def test_an_address_may_have_a_port_and_a_path(address: str) -> None:
+    assert read_clouds_yaml(clouds(as_endpoint_override=address), "otc", SOURCE).as_endpoint == address
+
+
+NAMES = ["region_name", "project_id"]
+HEADER_VALUES = ["ak", "security_token"]
+ACCESS_KEY = {"auth_url": AUTH["auth_url"], "ak": "AK", "sk": "SK", "project_id": "p-1"}
+
+
+@pytest.mark.parametrize("value", ["[", "eu-dé", "a b", "a/b", "a@b", "..", "a..b", "a.", "a\n", "a" * 64])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_name_is_refused(name: str, value: str) -> None:
+    assert f"{name} may hold only letters, digits" in read_invalid(clouds({**AUTH, name: value})).message
+
+
+@pytest.mark.parametrize("value", ["eu-de", "RegionOne", "eu-de.1_x", "b53e5554fad0494d96206fb84296510b"])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_taken(name: str, value: str) -> None:
+    assert getattr(read_clouds_yaml(clouds({**AUTH, name: value}), "otc", SOURCE), name) == value
+
+
+@pytest.mark.parametrize("value", ["hidden é", "hidden-é", "hidden x", "hidden\n", "hidden\x7f", "hidden\t"])
+@pytest.mark.parametrize("name", HEADER_VALUES)
+def test_what_no_header_can_hold_is_refused(name: str, value: str) -> None:
+    error = read_invalid(clouds({**ACCESS_KEY, name: value}))
+    assert f"{name} may hold only visible ASCII characters" in error.message
+    assert "hidden" not in shown(error)
+
+
+@pytest.mark.parametrize("name", ["username", "password", "user_domain_name", "project_name", "sk"])
+def test_half_a_character_is_refused(name: str) -> None:
+    error = read_invalid(clouds({**AUTH, "ak": "AK", "sk": "SK"} | {name: "VALUE"}).replace("VALUE", r'"hidden\ud800"'))
+    assert f"{name} holds what is no character" in error.message
+    assert "hidden" not in shown(error)
+
+
+ODD_TEXT = st.text("aZ0-_.:/[]@%?#\\ \n\x00é漢\u017f\u2100\ud800", max_size=12)
+
+
+@given(name=st.sampled_from([*NAMES, *HEADER_VALUES, "sk", "auth_url", "as_endpoint"]), value=ODD_TEXT)
+def test_whatever_is_accepted_can_be_sent(name: str, value: str) -> None:
+    value = f"https://{value}" if name in ("auth_url", "as_endpoint") else value
+    try:
+        credentials = Credentials.model_validate({**ACCESS_KEY, name: value})
+    except ValidationError:
+        return
+    auth = SignatureAuth(credentials.ak, credentials.sk, credentials.security_token)
+    for url in (credentials.auth_url, credentials.as_endpoint, f"https://as.{credentials.region_name}.example.com"):
+        urlsplit(url)
+        with contextlib.suppress(CallError), transport_errors("list"):
+            next(auth.sync_auth_flow(httpx.Request("GET", url, headers={"X-Project-Id": credentials.project_id})))
 
 
 @pytest.mark.parametrize("endpoint", ["as.example.com", "https:/as.example.com", 7])
@@ -360,7 +543,7 @@ def test_credentials_that_are_logged_do_not_show_their_password(caplog: pytest.L
 
 def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
     data = {"clouds.yaml": base64.b64encode(PASSWORD.encode()).decode(), "binary": base64.b64encode(b"\xff").decode()}
-    secret = Secret.from_object({"metadata": {"name": "otc", "finalizers": [FINALIZER]}, "data": data})
+    secret = Secret.from_object({"metadata": {"resourceVersion": "7", "finalizers": [FINALIZER]}, "data": data})
     assert secret.content == {"clouds.yaml": PASSWORD, "binary": "\ufffd"}
     assert secret.is_held
     assert PASSWORD not in f"{secret} {secret!r}"
@@ -369,9 +552,9 @@ def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"metadata": {}},
-        {"metadata": {"finalizers": None}, "data": None},
-        {"metadata": {"finalizers": ["other"]}, "data": {}},
+        {"metadata": {"resourceVersion": "7"}},
+        {"metadata": {"resourceVersion": "7", "finalizers": None}, "data": None},
+        {"metadata": {"resourceVersion": "7", "finalizers": ["other"]}, "data": {}},
     ],
 )
 def test_a_secret_may_be_empty_and_held_by_nobody(body: dict[str, Any]) -> None:

@@ -101,34 +101,44 @@ NEED_HUMANS = {
 @pytest.mark.parametrize("code", AS_CODES)
 def test_a_code_of_as_is_classed_as_the_design_says(code: str) -> None:
     status, expected = AS_CODES[code]
-    assert classify(status, code) == expected
+    assert classify(status, code, "create") == expected
 
 
 @pytest.mark.parametrize("status", HTTP_STATUSES)
 def test_an_http_status_with_no_code_is_classed_as_the_design_says(status: int) -> None:
-    assert classify(status, "") == HTTP_STATUSES[status]
+    assert classify(status, "", "create") == HTTP_STATUSES[status]
 
 
 @pytest.mark.parametrize("code", [code for code, (_, rule) in AS_CODES.items() if rule != UNEXPECTED])
 @pytest.mark.parametrize("status", [200, 400, 404, 500])
 def test_a_known_code_decides_whatever_the_http_status(code: str, status: int) -> None:
-    assert classify(status, code) == AS_CODES[code][1]
+    assert classify(status, code, "create") == AS_CODES[code][1]
 
 
 @pytest.mark.parametrize("code", ["AS.9999", "AS.", "as.0001", "AS.00011", "APIGW.0301"])
 @pytest.mark.parametrize("status", [400, 404, 405, 406])
 def test_an_unknown_code_of_a_4xx_is_nothing_that_we_foresaw(status: int, code: str) -> None:
-    assert classify(status, code) == UNEXPECTED
+    assert classify(status, code, "create") == UNEXPECTED
 
 
 @pytest.mark.parametrize("status", HTTP_STATUSES)
 def test_a_gateways_code_leaves_the_decision_to_the_http_status(status: int) -> None:
-    assert classify(status, "APIGW.0308") == HTTP_STATUSES[status]
+    assert classify(status, "APIGW.0308", "create") == HTTP_STATUSES[status]
+
+
+INVALID_CODES = [code for code, (_, (class_, _)) in AS_CODES.items() if class_ is InvalidError]
+
+
+@pytest.mark.parametrize("code", INVALID_CODES)
+def test_what_no_spec_goes_into_cannot_fail_by_the_spec(code: str) -> None:
+    assert classify(400, code, "modify") == AS_CODES[code][1]
+    for operation in ("list", "delete", "authenticate"):
+        assert classify(400, code, operation) == UNEXPECTED
 
 
 @given(status=st.integers(100, 599), code=st.text(max_size=10))
 def test_every_answer_has_one_class_and_a_reason_that_is_a_failure(status: int, code: str) -> None:
-    class_, reason = classify(status, code)
+    class_, reason = classify(status, code, "create")
     assert class_ in RETRIES
     assert reason in FAILURES
 

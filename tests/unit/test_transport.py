@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lifecyclehook_operator.errors import CallError, TransientError, UnexpectedError, WaitingError
 from lifecyclehook_operator.transport import error_from_response, transport_errors
@@ -96,6 +98,17 @@ async def test_an_address_that_is_none_is_an_error_of_the_call_too() -> None:
     assert not caught.value.may_have_been_done
 
 
+async def test_an_answer_that_leads_to_what_cannot_be_encoded_is_an_error_of_the_call() -> None:
+    def redirect(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"Location": "https://xn--"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(redirect)) as http:
+        for headers, url in (({}, URL), ({"X-Project-Id": "漢"}, URL), ({}, f"{URL}/\ud800")):
+            with pytest.raises(TransientError) as caught, transport_errors("create"):
+                await http.post(url, headers=headers)
+            assert (caught.value.reason, caught.value.may_have_been_done) == ("UnexpectedResponse", True)
+
+
 async def test_a_fault_of_ours_is_not_taken_for_one_of_the_cloud() -> None:
     with pytest.raises(ZeroDivisionError), transport_errors("create"):
         raise ZeroDivisionError
@@ -141,6 +154,12 @@ def test_what_is_shown_of_an_answer_is_bounded(body: Any) -> None:
     assert len(error.code) <= 64
 
 
+@pytest.mark.parametrize("charset", ["undefined", "utf-16", "idna", "rot13", "zlib", "hex", "no-such"])
+def test_whatever_charset_a_body_claims_it_is_read(charset: str) -> None:
+    error = answer(502, "no healthy upstream", Content_Type=f"text/plain; charset={charset}")
+    assert error.message == "no healthy upstream"
+
+
 def test_a_deeply_nested_body_is_an_error_like_any_other() -> None:
     assert isinstance(answer(502, "[" * 100_000), TransientError)
 
@@ -183,6 +202,14 @@ def test_the_request_id_is_that_of_a_header_or_else_of_the_body(
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
         ("Wed, 32 Oct 2015 07:28:00 GMT", None),
         ("Wed, 21 Oct 99999 07:28:00 GMT", None),
+        ("Wed, 21 Oct 9999999999999999999 07:28:00 GMT", None),
+        ("Wed, 99999999999999999999 Oct 2015 07:28:00 GMT", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999", None),
+        ("Mon, 01 Jan 2024 00:00:00 -99999999999999", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
+        ("1e400", None),
+        ("inf", None),
+        ("120, 60", None),
     ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date_and_garbage_is_ignored(
@@ -198,10 +225,21 @@ def test_retry_after_as_a_date_to_come_is_the_time_until_then() -> None:
     assert 80 < seconds <= 90
 
 
-@pytest.mark.parametrize("value", ["99999999999", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+@pytest.mark.parametrize(
+    "value",
+    ["3601", "999999999999999999", "9" * 5_000, "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"],
+)
 def test_no_retry_after_silences_us_for_longer_than_an_hour(value: str) -> None:
-    seconds = answer(503, AS_BODY, Retry_After=value).retry_after_seconds
-    assert seconds is None or seconds <= 3600
+    assert answer(503, AS_BODY, Retry_After=value).retry_after_seconds == 3600
+
+
+@given(
+    value=st.lists(
+        st.sampled_from(["Mon,", "01", "Jan", "-1", "2024", "9" * 20, "00:00:00", "GMT", "+", "-", ".", ":", "", "("])
+    ).map(" ".join)
+)
+def test_no_retry_after_is_a_fault(value: str) -> None:
+    assert 0 <= (answer(503, AS_BODY, Retry_After=value).retry_after_seconds or 0) <= 3600
 
 
 @pytest.mark.parametrize(
