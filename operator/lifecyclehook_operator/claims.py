@@ -34,20 +34,24 @@ class Claims:
         for key in keys:
             self._claimants[key][resource.uid] = Reference(resource.namespace, resource.name)
 
-    def drop(self, uid: str) -> None:
-        """Take note that a resource is gone."""
+    def drop(self, uid: str) -> list[str]:
+        """Take note that a resource is gone, and return who else claims a hook of its AS group."""
+        others: list[str] = []
         for key in self._keys.pop(uid, ()):
             del self._claimants[key][uid]
+            if key[0] == "group":
+                others = list(self._claimants[key])
             if not self._claimants[key]:
                 del self._claimants[key]
+        return others
+
+    def uids(self) -> set[str]:
+        """Return the UIDs of all resources."""
+        return set(self._keys)
 
     def of_hook(self, group_id: str, hook_name: str) -> Mapping[str, Reference]:
         """Return who claims a hook, by UID."""
         return dict(self._claimants.get(("hook", group_id, hook_name), {}))
-
-    def of_group(self, group_id: str) -> Mapping[str, Reference]:
-        """Return who claims a hook of an AS group, by UID."""
-        return dict(self._claimants.get(("group", group_id), {}))
 
     def of_secret(self, namespace: str, name: str) -> Mapping[str, Reference]:
         """Return who refers to a Secret, by UID."""

@@ -3,24 +3,23 @@
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
 from lifecyclehook_operator import kubeclient, metrics
-from lifecyclehook_operator.access import Access, Rules, SecretStore
+from lifecyclehook_operator.access import Access, Rules
 from lifecyclehook_operator.autoscaling import Projects
-from lifecyclehook_operator.claims import Claims
 from lifecyclehook_operator.credentials import Secret, read_environment
 from lifecyclehook_operator.errors import CredentialsError, KubernetesError
 from lifecyclehook_operator.health import Health
+from lifecyclehook_operator.inventory import Inventory
 from lifecyclehook_operator.leadership import Leadership
 from lifecyclehook_operator.reconcile import Reconciler, Timing
 from lifecyclehook_operator.resource import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
-from lifecyclehook_operator.schedule import Schedule
 from lifecyclehook_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,9 +43,7 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         """Store nothing."""
 
 
-@kopf.on.startup()
-async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401
-    """Set kopf up to do nothing but watch, connect to both sides, and begin the schedule."""
+def _only_watch(settings: kopf.OperatorSettings) -> None:
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NoDiffBase()
     settings.scanning.disabled = True  # what it would look for is waited for here, with fewer rights
@@ -55,6 +52,12 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 240  # ends a watch that has gone silent unnoticed
     settings.watching.label_selectors[_SECRETS] = IN_USE_LABEL
+
+
+@kopf.on.startup()
+async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:  # noqa: ANN401
+    """Set kopf up to do nothing but watch, connect to both sides, and begin to make passes."""
+    _only_watch(settings)
     options: Settings = memo.get("options") or Settings()
     try:
         own_credentials = read_environment()
@@ -63,44 +66,42 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     async with AsyncExitStack() as stack:
         try:
             kubernetes = await stack.enter_async_context(kubeclient.connect())
+            if leadership := memo.get("leadership"):  # kept until the calls at work have ended
+                keeping = asyncio.create_task(_end_without(leadership.keep(kubernetes.api)))
+                stack.callback(keeping.cancel)
             if not await kubernetes.is_crd_installed():
                 raise kopf.TemporaryError(f"the CRD {PLURAL}.{GROUP} is not installed yet", delay=_START_RETRY_SECONDS)
-            memo.claims = Claims()  # complete before the first pass begins
-            for namespace in options.namespace or [""]:
-                async for resource in kubernetes.list_hooks(namespace):
-                    memo.claims.note(resource)
+            projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
+            stack.push_async_callback(projects.aclose)
+            inventory = Inventory(kubernetes, options.namespace, options.slow_retry_min_seconds)
+            rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
+            access = Access(inventory.secrets, projects, own_credentials, rules)
+            await inventory.begin(Reconciler(kubernetes, access, _timing(options), inventory.find_rivals).reconcile)
+            stack.push_async_callback(inventory.close, options.shutdown_grace_seconds)
         except KubernetesError as error:
             raise kopf.TemporaryError(str(error), delay=_START_RETRY_SECONDS) from error
-        projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
-        stack.push_async_callback(projects.aclose)
-        timing = Timing(
-            resync=options.resync_interval_seconds,
-            backoff_min=options.backoff_min_seconds,
-            backoff_max=options.backoff_max_seconds,
-            slow_min=options.slow_retry_min_seconds,
-            slow_max=options.slow_retry_max_seconds,
-        )
-        memo.secrets = SecretStore(kubernetes)
-        rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
-        access = Access(memo.secrets, projects, own_credentials, rules)
-        reconciler = Reconciler(kubernetes, access, timing, partial(_find_rivals, memo, kubernetes))
-        memo.schedule = Schedule(reconciler.reconcile)
-        releasing = asyncio.create_task(_keep_releasing_secrets(memo, options.slow_retry_min_seconds))
-        stack.callback(releasing.cancel)
-        if leadership := memo.get("leadership"):  # kept until the calls at work have ended
-            keeping = asyncio.create_task(_end_without(leadership.keep(kubernetes.api)))
-            stack.callback(keeping.cancel)
-        stack.push_async_callback(memo.schedule.close, options.shutdown_grace_seconds)
+        schedule = inventory.schedule
         try:
             if options.health_port and "options" in memo:  # else kopf run was told where to answer probes
-                health = Health(memo.schedule.__len__, memo.schedule.unseen_write_seconds, kubernetes.is_reachable)
+                health = Health(schedule.__len__, schedule.unseen_write_seconds, kubernetes.is_reachable)
                 stack.push_async_callback(await health.serve(options.health_port))
             if options.metrics_port:
-                stack.callback(metrics.serve(options.metrics_port, memo.schedule.resources))
+                stack.callback(metrics.serve(options.metrics_port, schedule.resources))
         except OSError as error:
             raise kopf.PermanentError(f"cannot listen: {error}") from error
         metrics.LEADING.set(1)
+        memo.inventory = inventory
         memo.stack = stack.pop_all()
+
+
+def _timing(options: Settings) -> Timing:
+    return Timing(
+        resync=options.resync_interval_seconds,
+        backoff_min=options.backoff_min_seconds,
+        backoff_max=options.backoff_max_seconds,
+        slow_min=options.slow_retry_min_seconds,
+        slow_max=options.slow_retry_max_seconds,
+    )
 
 
 async def _end_without(leadership: Coroutine[Any, Any, None]) -> None:
@@ -114,7 +115,10 @@ async def _end_without(leadership: Coroutine[Any, Any, None]) -> None:
 
 
 async def _stand_by(leadership: Leadership, options: Settings) -> None:
-    """Answer the probes and wait until this process leads."""
+    """Answer the probes and wait until this process leads; SIGTERM and SIGINT cancel that."""
+    loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
+    for signal_number in (signal.SIGTERM, signal.SIGINT):  # which the first process of a container would not get
+        loop.add_signal_handler(signal_number, task.cancel)
     async with AsyncExitStack() as stack:
         kubernetes = await stack.enter_async_context(kubeclient.connect())
         if options.health_port:
@@ -125,69 +129,24 @@ async def _stand_by(leadership: Leadership, options: Settings) -> None:
         await leadership.gain(kubernetes.api)
 
 
-async def _find_rivals(
-    memo: kopf.Memo, kubernetes: kubeclient.KubeClient, resource: LifecycleHook
-) -> list[LifecycleHook]:
-    rivals = []
-    for uid, (namespace, name) in memo.claims.of_hook(*resource.claimed_hook).items():
-        rival = memo.schedule.newest(uid)
-        if rival is None:  # not told of yet, right after the start; or gone before it could be
-            found = [found async for found in kubernetes.list_hooks(namespace, name) if found.uid == uid]
-            rival = found[0] if found else None
-        if rival is None:
-            memo.claims.drop(uid)
-        elif uid != resource.uid:
-            rivals.append(rival)
-    return rivals
-
-
 @kopf.on.event(GROUP, VERSION, PLURAL)
 async def notice_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
-    """Pass on what the API server tells of a resource, be it from the list at the start or from the watch."""
-    resource = LifecycleHook(event["object"])
-    if event["type"] == "DELETED":
-        memo.claims.drop(resource.uid)
-        memo.schedule.forget(resource.uid)
-        memo.schedule.retry(memo.claims.of_group(resource.claimed_hook[0]))  # a place, or a name, is free
-    else:
-        memo.claims.note(resource)
-        memo.schedule.notice(resource)
-    await _release_unused_secrets(memo, resource.namespace)
+    """Pass on what the API server tells of a resource."""
+    await memo.inventory.notice_hook(LifecycleHook(event["object"]), event["type"])
 
 
 @kopf.on.event(*_SECRETS, labels={IN_USE_LABEL: kopf.PRESENT})
 async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
-    """Take up a changed Secret at once, and let go of one that nothing needs any more."""
+    """Pass on what the API server tells of a Secret with our label."""
     body: Mapping[str, Any] = event["object"]
     key = (body["metadata"]["namespace"], body["metadata"]["name"])
-    is_gone = event["type"] == "DELETED"
-    if memo.secrets.notice(key, None if is_gone else Secret.from_object(body)):
-        memo.schedule.retry(memo.claims.of_secret(*key))
-    if is_gone and memo.claims.of_secret(*key):  # or somebody has taken off our label, but not our finalizer
-        await memo.secrets.get(key, hold=True)
-    await _release_unused_secrets(memo, key[0])
-
-
-async def _release_unused_secrets(memo: kopf.Memo, namespace: str | None = None) -> None:
-    for key in memo.secrets.held():
-        if key[0] == (namespace or key[0]) and not memo.claims.of_secret(*key):
-            try:
-                await memo.secrets.release(key)
-            except KubernetesError as error:
-                logger.warning("Secret %s/%s is held although nothing needs it: %s", *key, error)
-
-
-async def _keep_releasing_secrets(memo: kopf.Memo, interval_seconds: float) -> None:
-    """Try again what failed when it was due."""
-    while True:
-        await asyncio.sleep(interval_seconds)
-        await _release_unused_secrets(memo)
+    await memo.inventory.notice_secret(key, None if event["type"] == "DELETED" else Secret.from_object(body))
 
 
 @kopf.on.probe(id="resources")
 async def count_resources(memo: kopf.Memo, **_: Any) -> int:  # noqa: ANN401
     """Tell how many resources are looked after, to who asks kopf (kopf run --liveness)."""
-    return len(memo.schedule)
+    return len(memo.inventory.schedule)
 
 
 @kopf.on.cleanup()
@@ -211,13 +170,11 @@ def run(options: Settings) -> int:
     if options.leader_elect:
         try:
             memo.leadership = Leadership(options.lease_namespace)
-        except OSError:
-            logger.error("outside a pod --leader-elect needs --lease-namespace")  # noqa: TRY400  (that says it all)
-            return 1
-        try:
             asyncio.run(_stand_by(memo.leadership, options))
-        except KubernetesError as error:
-            logger.error("%s", error)  # noqa: TRY400  (it says all there is to say)
+        except asyncio.CancelledError:
+            return 0
+        except (KubernetesError, OSError) as error:
+            logger.error("cannot stand by: %s", error)  # noqa: TRY400  (it says all there is to say)
             return 1
     try:
         kopf.run(

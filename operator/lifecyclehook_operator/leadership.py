@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import os
-import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from lifecyclehook_operator.errors import KubernetesError
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +61,11 @@ class Leadership:
     """The share of this process in who leads."""
 
     def __init__(self, namespace: str) -> None:
-        """Take the namespace of the lease; empty: that of the pod, and OSError outside one."""
-        self._namespace = namespace or _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+        """Take the namespace of the lease; empty: that of the pod. Raises KubernetesError outside one."""
+        try:
+            self._namespace = namespace or _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise KubernetesError("outside a pod --leader-elect needs --lease-namespace") from error
         self._identity = f"{os.environ.get('HOSTNAME', LEASE)}_{uuid.uuid4()}"
 
     async def gain(self, api: ApiClient) -> None:
@@ -71,15 +76,23 @@ class Leadership:
 
     async def keep(self, api: ApiClient) -> None:
         """Renew the lease for as long as that goes well, and return when it is lost."""
-        election = self._election(api)
-        renewed_at = time.monotonic()
-        while time.monotonic() - renewed_at < _RENEWAL_LIMIT_SECONDS:
-            if await election.try_acquire_or_renew():
-                renewed_at = time.monotonic()
-            elif election.observed_record and election.observed_record.holder_identity != self._identity:
-                break
-            await asyncio.sleep(_RENEWAL_SECONDS)
+        election, clock = self._election(api), asyncio.get_running_loop()
+        deadline = clock.time() + _RENEWAL_LIMIT_SECONDS
+        with suppress(TimeoutError):
+            while True:
+                began_at = clock.time()
+                async with asyncio.timeout_at(deadline):
+                    is_renewed = await election.try_acquire_or_renew()
+                if is_renewed:
+                    deadline = began_at + _RENEWAL_LIMIT_SECONDS
+                elif self._is_led_by_another(election):
+                    break
+                await asyncio.sleep(min(_RENEWAL_SECONDS, deadline - clock.time()))
         logger.critical("The lease %s/%s is lost", self._namespace, LEASE)
+
+    def _is_led_by_another(self, election: LeaderElection) -> bool:
+        record = election.observed_record
+        return record is not None and record.holder_identity != self._identity
 
     def _election(self, api: ApiClient) -> LeaderElection:
         async def unused() -> None:

@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 FOREVER = float("inf")
 #: A pass takes fewer steps than this, unless AS does not answer what it was asked for.
 _MAX_STEPS = 6
-#: What came of a pass, as the metrics call it.
+Outcome = InSync | Drifted | Released | Failed
+#: How the metrics call them.
 _RESULTS = {InSync: "in_sync", Drifted: "drifted", Released: "released", Failed: "failed"}
 
 
@@ -83,7 +84,8 @@ class Timing:
         least, most = (
             (self.backoff_min, self.backoff_max) if error.retry == "Backoff" else (self.slow_min, self.slow_max)
         )
-        return max(jitter(min(most, least * 2.0 ** min(failures - 1, 30))), error.retry_after_seconds or 0)
+        wait = jitter(min(most, least * 2.0 ** min(failures - 1, 30)))
+        return max(wait, (error.retry_after_seconds or 0) * random.uniform(1, 1.25))  # noqa: S311  (no secret)
 
 
 def jitter(seconds: float) -> float:
@@ -104,7 +106,9 @@ class Memory:
     is_retry_asked: bool = False
     #: The hook that AS answered and that is this resource's, until the status says so.
     answered: Hook | None = None
-    #: A create call may have gone out whose effect has not been looked up.
+    #: What came of the last pass, while Kubernetes has not been told of it.
+    untold: Outcome | None = None
+    #: The hook may be there, be it from a create call whose effect has not been looked up, or somebody else's.
     look_before_create: bool = False
     #: A create call may have taken effect although it was never answered so: the fingerprint tells.
     may_have_created: bool = False
@@ -112,8 +116,7 @@ class Memory:
     @classmethod
     def begin(cls, resource: LifecycleHook) -> Self:
         """Return the memory of a resource that is new to this process; an intent found on it is a former process's."""
-        is_intent_found = resource.create_intent is not None
-        return cls(look_before_create=is_intent_found, may_have_created=is_intent_found)
+        return cls(look_before_create=resource.create_intent is not None, may_have_created=bool(resource.create_intent))
 
 
 class Reconciler:
@@ -145,7 +148,7 @@ class Reconciler:
         Returns the resource as it then is, and the seconds until the next look.
         Raises KubernetesError if the API server refuses a write or can't be reached.
         """
-        if resource.is_deleting and not resource.has_finalizer:
+        if resource.is_released:
             return resource, FOREVER
         if memory.handled is None and _is_settled(resource):
             memory.handled = resource.request
@@ -153,42 +156,45 @@ class Reconciler:
         if memory.is_retry_asked and memory.failures:
             memory.due_at = time.monotonic()
         memory.is_retry_asked = False
-        if memory.handled == resource.request and (wait := memory.due_at - time.monotonic()) > 0:
-            return resource, wait
         if memory.handled != resource.request:
-            memory.failures = 0
-            memory.due_at = time.monotonic()
+            memory.failures, memory.due_at, memory.untold = 0, time.monotonic(), None
+        if memory.untold is None and (wait := memory.due_at - time.monotonic()) > 0:
+            return resource, wait
         # Resources that claim the same hook take turns, so that each sees what the other has done.
         async with self._locks.setdefault(resource.claimed_hook, asyncio.Lock()):
             with PASSES_IN_PROGRESS.track_inprogress(), PASS_DURATION.time():
                 return await self._make_pass(resource, memory)
 
     async def _make_pass(self, resource: LifecycleHook, memory: Memory) -> tuple[LifecycleHook, float]:
-        request = resource.request
-        outcome: InSync | Drifted | Released | Failed
-        try:
-            outcome = await self._converge(resource, memory)
-        except CallError as error:
-            outcome = Failed(error)
-        passes = PASSES.labels(_RESULTS[type(outcome)])
+        if memory.untold is None or memory.due_at <= time.monotonic():
+            memory.untold = None
+            outcome = await self._act(resource, memory)
+            memory.handled, memory.untold = resource.request, outcome
+        else:  # the API server did not take it
+            outcome = memory.untold
         if isinstance(outcome, Released):
             await self._kubernetes.remove_finalizer(resource)
-            passes.inc()
             await self._tell(resource, outcome.happening)
-            return resource, FOREVER
-        if isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error):
+        elif isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error):
             logger.warning("%s: cannot look at the hook: %s", resource.label, outcome.error)
         else:
             resource = await self._write_status(resource, memory, outcome)
-        passes.inc()
-        if isinstance(outcome, Failed):
-            memory.failures += 1
-            memory.due_at = time.monotonic() + self._timing.after_failure(outcome.error, memory.failures)
-        else:
-            memory.failures = 0
-            memory.due_at = self._timing.next_look(resource.claimed_hook[0])
-        memory.handled = request
+        PASSES.labels(_RESULTS[type(outcome)]).inc()
+        memory.untold = None
         return resource, memory.due_at - time.monotonic()
+
+    async def _act(self, resource: LifecycleHook, memory: Memory) -> Outcome:
+        """Bring AS nearer to what is wanted, and remember when to go on."""
+        try:
+            outcome = await self._converge(resource, memory)
+        except CallError as error:
+            memory.failures += 1
+            memory.due_at = time.monotonic() + self._timing.after_failure(error, memory.failures)
+            return Failed(error)
+        memory.failures = 0
+        is_done = isinstance(outcome, Released)
+        memory.due_at = FOREVER if is_done else self._timing.next_look(resource.claimed_hook[0])
+        return outcome
 
     async def _converge(self, resource: LifecycleHook, memory: Memory) -> InSync | Drifted | Released:
         if resource.is_deleting and resource.is_force_released:
@@ -197,7 +203,7 @@ class Reconciler:
             )
         claim = Claim(
             owned=resource.status.lifecycle_hook is not None or memory.answered is not None,
-            attempted=memory.look_before_create,
+            attempted=memory.may_have_created if resource.is_deleting else memory.look_before_create,
         )
         try:
             spec = _find_spec(resource)
@@ -216,8 +222,9 @@ class Reconciler:
                 f"LifecycleHook {owner} owns the hook {spec.lifecycle_hook_name} of this AS group",
                 operation="claim",
             )
-        # What differs from an applied spec can only be seen in AS; else the status says what there is to change.
-        believed = None if resource.is_applied else memory.answered or resource.status.lifecycle_hook
+        # What differs from an applied spec can only be seen in AS; else a status that is Ready says what to change.
+        told = resource.status.lifecycle_hook if resource.is_ready else None
+        believed = None if resource.is_applied else memory.answered or told
         async with project.slot(spec.scaling_group_id):
             return await _Pass(
                 self._kubernetes, project, memory, spec, resource, claim, observed=believed or Unseen.UNKNOWN
@@ -299,6 +306,7 @@ class _Pass:
                 case Action.REPORT, observed:
                     return self._report(observed)
                 case Action.REFUSE, Hook() as hook:
+                    await self._disown()
                     raise self._refusal(hook)
                 case Action.DELETE, _:
                     return await self._delete()
@@ -427,6 +435,12 @@ class _Pass:
         if not self.resource.has_finalizer or self.resource.create_intent != create_intent:
             self.resource = await self.kubernetes.add_finalizer(self.resource, create_intent)
 
+    async def _disown(self) -> None:
+        """See to it that a hook that isn't this resource's is not taken for it after a restart."""
+        self.memory.look_before_create = True
+        if self.resource.create_intent and not self.memory.may_have_created:
+            self.resource = await self.kubernetes.add_finalizer(self.resource, create_intent="")
+
     def _own(self, hook: Hook, reason: str, message: str) -> None:
         self.observed = self.memory.answered = hook
         self.claim = Claim(owned=True, attempted=False)
@@ -437,9 +451,7 @@ class _Pass:
 
 def _is_settled(resource: LifecycleHook) -> bool:
     """Whether the status says that this very spec has been brought about."""
-    ready = resource.status.condition("Ready")
-    is_ready = ready is not None and ready.status == "True"
-    return is_ready and resource.is_applied and resource.has_finalizer and not resource.is_deleting
+    return resource.is_ready and resource.is_applied and resource.has_finalizer and not resource.is_deleting
 
 
 def _find_spec(resource: LifecycleHook) -> LifecycleHookSpec:

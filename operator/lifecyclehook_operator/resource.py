@@ -267,6 +267,17 @@ class LifecycleHook:
         return self.status.applied_generation == self.generation
 
     @property
+    def is_ready(self) -> bool:
+        """Whether the status says that the hook in AS was as wanted, be it by an older spec."""
+        ready = self.status.condition("Ready")
+        return ready is not None and ready.status == "True"
+
+    @property
+    def is_released(self) -> bool:
+        """Whether nothing more is to be done for it: it is being deleted, and does not wait for us."""
+        return self.is_deleting and not self.has_finalizer
+
+    @property
     def claimed_hook(self) -> tuple[str, str]:
         """AS group and name of the hook that this resource is for, valid or not."""
         spec = self.body.get("spec", {})

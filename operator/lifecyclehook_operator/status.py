@@ -86,7 +86,7 @@ def next_status(
             }
         )
     error = outcome.error
-    entry = _error_entry(error, previous.error, timestamp)
+    entry = _error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
     message = _describe(error, entry)
     conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
     if error.needs_human:

@@ -1,9 +1,8 @@
 """A resource is deleted, and nothing is orphaned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import yaml
 
 from tests.harness import OperatorProcess, eventually
 from tests.workspace import Workspace, ready
@@ -42,15 +41,15 @@ def test_a_hook_that_is_gone_already_counts_as_deleted(workspace: Workspace) -> 
 def test_a_404_without_a_code_is_looked_into_before_the_resource_goes(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()
-    workspace.cloud.fault("delete", group_id=workspace.group_id, status=404, text="", count=1)
+    for stage in ("before", "after"):
+        workspace.cloud.fault("delete", group_id=workspace.group_id, stage=stage, status=404, text="")
     workspace.delete()
-    workspace.wait_reason("UnexpectedResponse")
-    assert len(workspace.cloud.hooks(workspace.group_id)) == 1
-    workspace.cloud.fault("delete", group_id=workspace.group_id, stage="after", status=404, text="", count=1)
     workspace.wait_gone()
+    workspace.wait_events([("Normal", "Created"), ("Warning", "UnexpectedResponse"), ("Normal", "Deleted")])
     assert workspace.cloud.hooks(workspace.group_id) == []
-    operations = [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)]
-    assert operations == ["create", "delete", "list", "delete", "list"]
+    requests = workspace.cloud.requests(group_id=workspace.group_id)
+    assert [request.operation for request in requests] == ["create", "delete", "list", "delete", "list"]
+    assert [request.processed for request in requests if request.operation == "delete"] == [False, True]
 
 
 def test_a_hook_whose_group_is_gone_counts_as_deleted(workspace: Workspace) -> None:
@@ -98,7 +97,7 @@ def test_wrong_credentials_keep_the_resource_until_an_admin_lets_it_go(workspace
     workspace.put_secret("otc", workspace.clouds_yaml())
     workspace.create(credentialsRef={"secretName": "otc"})
     workspace.wait_ready()
-    workspace.put_secret("otc", workspace.clouds_yaml(password="no longer"))
+    workspace.replace_secret("otc", workspace.clouds_yaml(password="no longer"))
     workspace.cloud.revoke_tokens()
     workspace.delete()
     body = workspace.wait_reason("AuthenticationFailed")
@@ -122,6 +121,17 @@ def test_a_secret_in_use_stays_until_the_last_hook_is_gone(workspace: Workspace)
     workspace.wait_gone("other")
     eventually("the Secret is gone", lambda: workspace.secret("otc") is None)
     assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_a_secret_that_is_being_deleted_serves_for_as_long_as_it_is_there(workspace: Workspace) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    hold = {"metadata": {"finalizers": ["example.com/backup"]}}
+    workspace.core.patch_namespaced_secret("otc", workspace.namespace, hold)
+    workspace.core.delete_namespaced_secret("otc", workspace.namespace)
+    workspace.create(credentialsRef={"secretName": "otc"})
+    workspace.wait_ready()
+    assert workspace.secret("otc").metadata.finalizers == ["example.com/backup"]
+    workspace.core.patch_namespaced_secret("otc", workspace.namespace, {"metadata": {"finalizers": None}})
 
 
 def test_a_secret_that_is_no_longer_needed_is_left_as_it_was(workspace: Workspace) -> None:
@@ -169,51 +179,15 @@ def test_a_secret_that_loses_its_label_gets_it_back_and_is_let_go_in_the_end(wor
     eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
 
 
-@pytest.fixture
-def read_only_secrets(workspace: Workspace) -> Iterator[Callable[[], None]]:
-    """Nobody can change a Secret of the namespace until what is returned is called."""
-    name = f"read-only-secrets-{workspace.namespace}"
-    manifests = [
-        {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": name},
-            "spec": {
-                "matchConstraints": {
-                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": workspace.namespace}},
-                    "resourceRules": [
-                        {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"], "operations": ["UPDATE"]}
-                    ],
-                },
-                "validations": [{"expression": "false", "message": "nothing is changed here"}],
-            },
-        },
-        {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": name},
-            "spec": {"policyName": name, "validationActions": ["Deny"]},
-        },
-    ]
-    text = yaml.safe_dump_all(manifests)
-    workspace.cluster.kubectl("apply", "-f", "-", input=text)
-
-    def lift() -> None:
-        workspace.cluster.kubectl("delete", "--ignore-not-found", "-f", "-", input=text)
-
-    yield lift
-    lift()
-
-
 def test_a_secret_that_cannot_be_let_go_is_let_go_later(
-    workspace: Workspace, operator: OperatorProcess, request: pytest.FixtureRequest
+    workspace: Workspace,
+    operator: OperatorProcess,
+    refuse_changes: Callable[[str, str, list[str]], Callable[[], None]],
 ) -> None:
     workspace.put_secret("otc", workspace.clouds_yaml())
     workspace.create(credentialsRef={"secretName": "otc"})
     workspace.wait_ready()
-    lift = request.getfixturevalue("read_only_secrets")
-    annotate = ("annotate", "--dry-run=server", "--overwrite", "secret", "otc", "-n", workspace.namespace, "x=y")
-    eventually("the policy is at work", lambda: workspace.cluster.kubectl(*annotate, check=False).returncode)
+    lift = refuse_changes("", "secrets", ["annotate", "secret", "otc", "x=y"])
     workspace.delete()
     workspace.wait_gone()
     eventually("it is said", lambda: f"{workspace.namespace}/otc is held although" in operator.log.read_text())

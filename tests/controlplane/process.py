@@ -88,6 +88,14 @@ class ControlPlane:
             self._started.close()
             self._started = None
 
+    def crash_api_server(self) -> None:
+        """Kill the API server and start it again, on the same port; it then knows nothing of watches before."""
+        if self._started is None:
+            raise ControlPlaneError("The control plane has not been started.")
+        self._processes["kube-apiserver"].kill()
+        self._processes["kube-apiserver"].wait()
+        self._start_api_server(self._started)
+
     # --- what is running ------------------------------------------------------------------------------------------
 
     @property
@@ -198,26 +206,30 @@ class ControlPlane:
             self._audit_events: list[dict[str, Any]] = []
             self._audit_offset = 0
             etcd_port, peer_port, self._api_port = free_ports(3)
-            token = self._write_files()
+            self._token = secrets.token_hex(16)
+            self._write_files()
             self._spawn(stack, "etcd", etcd_command(self.binaries.etcd, self.work_dir, etcd_port, peer_port))
             # Tried before etcd listens, kube-apiserver waits a second until its next try.
             self._wait("etcd", lambda: is_healthy(f"http://127.0.0.1:{etcd_port}/health"))
-            command = api_server_command(self.binaries.kube_apiserver, self.work_dir, etcd_port, self._api_port)
-            self._spawn(stack, "kube-apiserver", command)
-            self._wait("kube-apiserver", lambda: self._is_ready(token))
-            self._write_kubeconfig(self.kubeconfig, token)
+            self._api_server = api_server_command(
+                self.binaries.kube_apiserver, self.work_dir, etcd_port, self._api_port
+            )
+            self._start_api_server(stack)
+            self._write_kubeconfig(self.kubeconfig, self._token)
             self._started = stack.pop_all()
 
-    def _write_files(self) -> str:
-        token = secrets.token_hex(16)
+    def _start_api_server(self, stack: ExitStack) -> None:
+        self._spawn(stack, "kube-apiserver", self._api_server)
+        self._wait("kube-apiserver", self._is_ready)
+
+    def _write_files(self) -> None:
         for name, content in {
-            "tokens.csv": f'{token},admin,admin,"system:masters"\n',
+            "tokens.csv": f'{self._token},admin,admin,"system:masters"\n',
             "audit-policy.yaml": yaml.safe_dump(AUDIT_POLICY),
         }.items():
             path = self.work_dir / name
             path.touch(mode=0o600)
             path.write_text(content)
-        return token
 
     def _write_kubeconfig(self, path: Path, token: str, namespace: str = "default") -> None:
         name = "controlplane"
@@ -256,13 +268,13 @@ class ControlPlane:
         kind = PortTakenError if any(PORT_TAKEN in line for line in lines) else ControlPlaneError
         return kind("\n".join([f"{name} {what}. The end of its log:", *lines[-LOG_TAIL_LINES:]]))
 
-    def _is_ready(self, token: str) -> bool:
+    def _is_ready(self) -> bool:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
         except (FileNotFoundError, ssl.SSLError):
             # Not written, or not to its end, by the starting server.
             return False
-        return is_healthy(f"{self.url}/readyz", context, {"Authorization": f"Bearer {token}"})
+        return is_healthy(f"{self.url}/readyz", context, {"Authorization": f"Bearer {self._token}"})
 
     def _log(self, name: str) -> Path:
         return self.work_dir / f"{name}.log"

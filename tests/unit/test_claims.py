@@ -11,13 +11,12 @@ def make(uid: str, name: str = "hook", **spec: Any) -> LifecycleHook:
     return LifecycleHook({"metadata": metadata, "spec": {"scalingGroupId": "g-1", **spec}})
 
 
-def test_resources_are_found_by_hook_group_and_secret() -> None:
+def test_resources_are_found_by_hook_and_secret() -> None:
     claims = Claims()
     claims.note(make("a", credentialsRef={"secretName": "otc"}))
     claims.note(make("b", name="other", lifecycleHookName="hook"))
     claims.note(make("c", name="third"))
     assert set(claims.of_hook("g-1", "hook")) == {"a", "b"}
-    assert set(claims.of_group("g-1")) == {"a", "b", "c"}
     assert claims.of_secret("web", "otc") == {"a": ("web", "hook")}
 
 
@@ -35,16 +34,18 @@ def test_what_a_resource_no_longer_refers_to_is_forgotten() -> None:
 def test_a_resource_that_is_gone_is_forgotten() -> None:
     claims = Claims()
     claims.note(make("a"))
-    claims.drop("a")
-    claims.drop("never seen")
-    assert claims.of_group("g-1") == {}
+    claims.note(make("b", name="other"))
+    claims.note(make("c", scalingGroupId="g-2"))
+    assert claims.drop("a") == ["b"]
+    assert claims.drop("never seen") == []
     assert claims.of_hook("g-1", "hook") == {}
+    assert claims.uids() == {"b", "c"}
 
 
 def test_what_is_found_may_be_gone_through_while_things_change() -> None:
     claims = Claims()
     for uid in "abc":
         claims.note(make(uid))
-    for uid in claims.of_group("g-1"):
+    for uid in claims.of_hook("g-1", "hook"):
         claims.drop(uid)
-    assert claims.of_group("g-1") == {}
+    assert claims.of_hook("g-1", "hook") == {}

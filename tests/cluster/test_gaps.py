@@ -1,0 +1,62 @@
+"""What the operator was not told of, or is told of late."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.controlplane import ControlPlane
+from tests.harness import OperatorProcess, eventually, install
+from tests.simulator import Simulator
+from tests.workspace import Workspace, ready
+
+NEVER_AGAIN = {"slow_retry_min_seconds": 600, "slow_retry_max_seconds": 600}
+
+
+@pytest.mark.parametrize("is_limited", [False, True], ids=["all namespaces", "one namespace"])
+def test_a_secret_that_appears_is_noticed_at_once(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float], *, is_limited: bool
+) -> None:
+    options = {**fast, **NEVER_AGAIN, **({"namespace": workspace.namespace} if is_limited else {})}
+    with OperatorProcess(cluster, cloud.credentials_env(), **options):
+        for name in ("one", "other"):
+            workspace.create(name, credentialsRef={"secretName": name})
+            workspace.wait_reason("CredentialsNotFound", name)
+        for name in ("one", "other"):
+            workspace.put_secret(name, workspace.clouds_yaml())
+            workspace.wait_ready(name)
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[ControlPlane]:
+    """A control plane of the test's own, which may crash."""
+    with ControlPlane() as own:
+        install(own)
+        yield own
+
+
+def test_a_resource_that_went_while_the_watch_was_broken_off_is_forgotten(
+    own_cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]
+) -> None:
+    with (
+        Workspace(own_cluster, cloud) as workspace,
+        OperatorProcess(own_cluster, cloud.credentials_env(), **fast) as operator,
+    ):
+        workspace.put_secret("otc", workspace.clouds_yaml())
+        workspace.create(credentialsRef={"secretName": "otc"})
+        workspace.wait_ready()
+        os.kill(operator.pid, signal.SIGSTOP)
+        try:
+            own_cluster.crash_api_server()  # else the watch's connection holds what follows
+            workspace.patch("hook", {"metadata": {"finalizers": None}})
+            workspace.delete()
+            workspace.create("hook", adoptionPolicy="Never")
+            own_cluster.crash_api_server()
+        finally:
+            os.kill(operator.pid, signal.SIGCONT)
+        body = workspace.wait("the new one is looked after", ready)
+        assert ready(body)["reason"] in ("Conflict", "AlreadyExists")
+        workspace.wait_reason("AlreadyExists")
+        eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+        assert operator.is_running
