@@ -7,8 +7,8 @@ RUN python -m venv --without-pip /opt/lifecyclehook-operator
 # The requirements first: their layer stays while only the code changes.
 # The build backend is locked too, among what development needs.
 COPY requirements.txt requirements-dev.txt ./
-RUN pip --python /opt/lifecyclehook-operator install --require-hashes -r requirements.txt \
-    && pip install --require-hashes -r requirements-dev.txt
+RUN pip --python /opt/lifecyclehook-operator install --require-hashes --no-deps -r requirements.txt \
+    && pip install --require-hashes --no-deps -r requirements-dev.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \

@@ -37,18 +37,21 @@ generate: $(VENV)/.installed  ## Write crds/ from the model, and deploy/install.
 	@$(BIN)/python -m tests.deploy
 
 UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
-             --no-header --no-annotate --no-emit-index-url --upgrade pyproject.toml
+             --no-header --no-annotate --no-emit-index-url --no-strip-extras --upgrade pyproject.toml
 lock: $(VENV)/.installed  ## Renew the hashed requirements files (needs the network).
 	@$(BIN)/python -m pip install -q uv
 	@$(UV_COMPILE) -o requirements.txt
 	@$(UV_COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
 
-# The lock holds hashes only: pip refuses anything else, whichever index or mirror this machine is set to use.
+# The lock holds all there is to install, by hash: pip has nothing to resolve and refuses anything else, whichever index
+# or mirror this machine is set to use.
 $(VENV)/.installed: pyproject.toml requirements-dev.txt
 	@echo "==> installing the locked requirements into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps \
+	    -r requirements-dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(BIN)/python -m pip check -q --disable-pip-version-check
 	@touch $@
 
 clean:  ## Remove what was installed here (the control plane's cache stays).
