@@ -15,7 +15,7 @@ from lifecyclehook_operator.schedule import Reconcile, Schedule
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 3
+_PAUSE_SECONDS = 3
 
 
 class Inventory:
@@ -66,7 +66,7 @@ class Inventory:
                 rival = found[0] if found else None
             if rival is None:
                 self._claims.drop(uid)
-            elif uid != resource.uid:
+            elif uid != resource.uid and not rival.is_released:
                 rivals.append(rival)
         return rivals
 
@@ -114,9 +114,7 @@ class Inventory:
                 logger.warning("%s", error)
             except Exception:  # a fault of ours: the next round may go well
                 logger.exception("What goes on in the background has failed")
-            else:
-                continue
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _tidy(self) -> None:
         """Make good what failed when it was due, and what a watch that was broken off has not told."""
