@@ -6,9 +6,9 @@ Either a user with an IAM token (API v3, password method), or an access key that
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 from urllib.parse import urlencode
 
 import httpx
@@ -33,11 +33,12 @@ _RENEWAL_MARGIN_SECONDS = 300
 _PROBATION_SECONDS = 60
 #: How many tokens are renewed in that time even if calls are answered in between: one kind may always be refused.
 _RENEWALS_LIMIT = 3
-#: For how long a login that was refused, or went wrong on the way, is not tried again, however many hooks wait for it.
+#: For how long IAM is not asked again after it has refused, or could not be asked, however many hooks wait for it.
 _REFUSED_LOGIN_SECONDS = 30
-_FAILED_LOGIN_SECONDS = 1
+_FAILED_LOGIN_SECONDS = 0.5
 
 
+T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -142,6 +143,40 @@ class Token:
         )
 
 
+class _Inquiry(Generic[T]):
+    """Something to be asked of IAM: once at a time, however many wait for it, and after a failure not for a while."""
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._ask = ask
+        self._asking: asyncio.Task[T] | None = None
+        self._failure: tuple[CallError, float] | None = None
+
+    async def answer(self) -> T:
+        """Return what IAM answers.
+
+        Raises CallError if IAM can't be reached or refuses, or has done so a moment ago.
+        """
+        if self._failure is not None:
+            error, until = self._failure
+            if (left := until - time.monotonic()) > 0:
+                error.retry_after_seconds = error.retry_after_seconds and left
+                raise error.with_traceback(None)
+        if self._asking is None:
+            self._asking = share(self._ask_once())
+        return await asyncio.shield(self._asking)  # one waiter's cancellation is not the others'
+
+    async def _ask_once(self) -> T:
+        try:
+            return await self._ask()
+        except CallError as error:
+            is_refused = isinstance(error, CredentialsError)
+            pause = _REFUSED_LOGIN_SECONDS if is_refused else error.retry_after_seconds or _FAILED_LOGIN_SECONDS
+            self._failure = (error, time.monotonic() + pause)
+            raise
+        finally:
+            self._asking = None
+
+
 class TokenAuth(httpx.Auth):
     """Puts an IAM token on each request. One login is in flight at a time, however many requests wait for it.
 
@@ -152,8 +187,7 @@ class TokenAuth(httpx.Auth):
         self._credentials = credentials
         self._http = http
         self._token: Token | None = None
-        self._login: asyncio.Task[Token] | None = None
-        self._login_failure: tuple[CallError, float] | None = None
+        self._login = _Inquiry(self._log_in)
         self._renewals: list[float] = []
         self._is_accepted = True
 
@@ -181,13 +215,7 @@ class TokenAuth(httpx.Auth):
         """
         if self._token is not None and time.monotonic() < self._token.renew_at:
             return self._token
-        if self._login_failure is not None:
-            error, until = self._login_failure
-            if time.monotonic() < until:
-                raise error.with_traceback(None)
-        if self._login is None:
-            self._login = share(self._log_in())
-        return await asyncio.shield(self._login)  # one waiter's cancellation is not the others'
+        return await self._login.answer()
 
     async def _renew_refused(self, refused: Token) -> Token | None:
         """Return a token other than the refused one, or None where another would be refused as well."""
@@ -203,13 +231,8 @@ class TokenAuth(httpx.Auth):
         try:
             self._token = await self._request_token()
         except CallError as error:
-            is_refused = isinstance(error, CredentialsError)
-            LOGINS.labels("refused" if is_refused else "failed").inc()
-            pause = _REFUSED_LOGIN_SECONDS if is_refused else error.retry_after_seconds or _FAILED_LOGIN_SECONDS
-            self._login_failure = (error, time.monotonic() + pause)
+            LOGINS.labels("refused" if isinstance(error, CredentialsError) else "failed").inc()
             raise
-        finally:
-            self._login = None
         LOGINS.labels("ok").inc()
         logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.place.project_id)
         return self._token
@@ -233,7 +256,7 @@ class AccessKeyAuth(SignatureAuth):
         super().__init__(credentials.ak, credentials.sk or SecretStr(""), credentials.security_token)
         self._credentials = credentials
         self._http = http
-        self._search: asyncio.Task[Place] | None = None
+        self._search = _Inquiry(self._find_place)
         self._place: Place | None = None
 
     async def find_place(self) -> Place:
@@ -241,22 +264,13 @@ class AccessKeyAuth(SignatureAuth):
 
         Raises CallError if IAM can't be reached or refuses, or does not know the project.
         """
-        if self._place is None:
-            if self._search is None:
-                self._search = share(self._find_place())
-            return await asyncio.shield(self._search)  # one waiter's cancellation is not the others'
-        return self._place
+        return self._place or await self._search.answer()
 
     async def _find_place(self) -> Place:
-        try:
-            project = await self._find_project()
-            headers = {PROJECT_HEADER: project.id}
-            catalog = (
-                [] if self._credentials.as_endpoint else (await self._ask(_Catalog, "/auth/catalog", headers)).catalog
-            )
-            self._place = Place(project.id, _find_url(self._credentials, project, catalog), headers)
-        finally:
-            self._search = None
+        project = await self._find_project()
+        headers = {PROJECT_HEADER: project.id}
+        catalog = [] if self._credentials.as_endpoint else (await self._ask(_Catalog, "/auth/catalog", headers)).catalog
+        self._place = Place(project.id, _find_url(self._credentials, project, catalog), headers)
         return self._place
 
     async def _find_project(self) -> _Project:

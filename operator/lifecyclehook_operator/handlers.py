@@ -73,7 +73,12 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
                 raise kopf.TemporaryError(f"the CRD {PLURAL}.{GROUP} is not installed yet", delay=_START_RETRY_SECONDS)
             projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
             stack.push_async_callback(projects.aclose)
-            inventory = Inventory(kubernetes, options.namespace, options.slow_retry_min_seconds)
+            inventory = Inventory(
+                kubernetes,
+                options.namespace,
+                tidy_seconds=options.slow_retry_min_seconds,
+                check_seconds=options.resync_interval_seconds,
+            )
             rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
             access = Access(inventory.secrets, projects, own_credentials, rules)
             await inventory.begin(Reconciler(kubernetes, access, _timing(options), inventory.find_rivals).reconcile)
@@ -140,7 +145,8 @@ async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None
     """Pass on what the API server tells of a Secret with our label."""
     body: Mapping[str, Any] = event["object"]
     key = (body["metadata"]["namespace"], body["metadata"]["name"])
-    await memo.inventory.notice_secret(key, None if event["type"] == "DELETED" else Secret.from_object(body))
+    secret = None if event["type"] == "DELETED" else Secret.from_object(body)
+    await memo.inventory.notice_secret(key, secret, event["type"])
 
 
 @kopf.on.probe(id="resources")

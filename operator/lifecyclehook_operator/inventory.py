@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -21,17 +22,22 @@ _PAUSE_SECONDS = 3
 class Inventory:
     """The resources, what they refer to, and the Secrets that they need."""
 
-    def __init__(self, kubernetes: KubeClient, namespaces: Sequence[str], tidy_seconds: float) -> None:
+    def __init__(
+        self, kubernetes: KubeClient, namespaces: Sequence[str], *, tidy_seconds: float, check_seconds: float
+    ) -> None:
         """
         Args:
             kubernetes: whom to ask for what nobody tells.
             namespaces: which ones are served; none: all.
-            tidy_seconds: how often to make good what failed or was not told.
+            tidy_seconds: how often to make good what failed, or was perhaps not told.
+            check_seconds: how often to do so where nothing hints at it.
         """
         self.secrets = SecretStore(kubernetes)
         self._kubernetes = kubernetes
         self._namespaces = namespaces or ("",)
         self._tidy_seconds = tidy_seconds
+        self._check_seconds = check_seconds
+        self._checked_at = time.monotonic()
         self._claims = Claims()
         self._is_relisted = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -80,14 +86,16 @@ class Inventory:
             self.schedule.notice(resource)
         await self._release_unused_secrets(resource.namespace)
 
-    async def notice_secret(self, key: Key, secret: Secret | None) -> None:
+    async def notice_secret(self, key: Key, secret: Secret | None, event_type: str | None) -> None:
         """Take note of what a watch tells of a Secret with our label, None if it is gone or has lost the label.
 
-        A change is taken up at once, and one that nothing needs any more is let go. Raises KubernetesError.
+        A change is taken up at once, one that is not held any more though it is needed is held again, and one that
+        nothing needs any more is let go. Raises KubernetesError.
         """
+        self._is_relisted |= event_type is None
         if self.secrets.notice(key, secret):
             self._retry_users(key)
-        if secret is None and self._claims.of_secret(*key):
+        if key not in self.secrets.held() and self._claims.of_secret(*key):
             await self.secrets.get(key, hold=True)
         await self._release_unused_secrets(key[0])
 
@@ -120,19 +128,19 @@ class Inventory:
         """Make good what failed when it was due, and what a watch that was broken off has not told."""
         await asyncio.sleep(self._tidy_seconds)
         await self._release_unused_secrets()
-        if self._is_relisted:
+        if self._is_relisted or time.monotonic() - self._checked_at > self._check_seconds:
             await self._forget_what_is_gone()
 
     async def _forget_what_is_gone(self) -> None:
         """Look whether all that is known is there: after a gap kopf lists anew, and does not tell what is missing."""
-        self._is_relisted = False
+        self._is_relisted, self._checked_at = False, time.monotonic()
         known = self._claims.uids()
         try:
             there = {uid for namespace in self._namespaces async for uid in self._kubernetes.list_uids(namespace)}
             for uid in known - there:
                 self._forget(uid)
             for key in self.secrets.held():
-                await self.notice_secret(key, await self._kubernetes.read_secret(*key))
+                await self.notice_secret(key, await self._kubernetes.read_secret(*key), "CHECKED")
         except KubernetesError:
             self._is_relisted = True
             raise
@@ -140,12 +148,15 @@ class Inventory:
     async def _watch_for_missing_secrets(self, namespace: str) -> None:
         """Retry at once what waits for a Secret that appears; watch only while one is missing."""
         await self.secrets.is_any_missing.wait()
-        since = await self._kubernetes.find_secrets_version(namespace)
-        for key in self.secrets.missing():
-            if self._claims.of_secret(*key):
-                self._retry_users(key)  # it may have appeared before that
-            else:
+        missing = [key for key in self.secrets.missing() if namespace in ("", key[0])]
+        for key in missing:
+            if not self._claims.of_secret(*key):
                 self.secrets.forget_missing(key)
+        if not missing:
+            return
+        since = await self._kubernetes.find_secrets_version(namespace)
+        for key in missing:
+            self._retry_users(key)  # it may have appeared before that
         async for key in self._kubernetes.watch_secret_names(namespace, since):
             if key in self.secrets.missing():
                 self._retry_users(key)

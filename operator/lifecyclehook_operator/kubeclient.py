@@ -96,18 +96,18 @@ class KubeClient:
                 page: Any = await list_page(
                     **query, limit=_PAGE_SIZE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
                 )
-            for body in page["items"]:
+            for body in page["items"] or ():  # null, where only the metadata of nothing is asked for
                 yield body
             token = page["metadata"].get("continue")
             if not token:
                 return
 
-    async def add_finalizer(self, resource: LifecycleHook, create_intent: str | None) -> LifecycleHook:
-        """Put on our finalizer, and the fingerprint of the create call that is about to go out."""
+    async def add_finalizer(self, resource: LifecycleHook, create_intents: Sequence[str]) -> LifecycleHook:
+        """Put on our finalizer, and the fingerprints of the calls by whose effect the hook is known for ours."""
         finalizers = [name for name in resource.finalizers if name != FINALIZER]
         metadata: dict[str, Any] = {"finalizers": [*finalizers, FINALIZER]}
-        if create_intent is not None:
-            metadata["annotations"] = {CREATE_INTENT_ANNOTATION: create_intent}
+        if create_intents or resource.has_intended:
+            metadata["annotations"] = {CREATE_INTENT_ANNOTATION: ",".join(create_intents)}
         return await self._patch_metadata(resource, metadata)
 
     async def remove_finalizer(self, resource: LifecycleHook) -> None:

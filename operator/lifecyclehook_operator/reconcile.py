@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 FOREVER = float("inf")
 #: A pass takes fewer steps than this, unless AS does not answer what it was asked for.
 _MAX_STEPS = 6
+#: How many calls, each with other fields, may be in doubt at a time.
+_MAX_INTENTS = 8
 Outcome = InSync | Drifted | Released | Failed
 #: How the metrics call them.
 _RESULTS = {InSync: "in_sync", Drifted: "drifted", Released: "released", Failed: "failed"}
@@ -49,8 +51,8 @@ _RESULTS = {InSync: "in_sync", Drifted: "drifted", Released: "released", Failed:
 class Kubernetes(Protocol):
     """What a pass needs of the API server. Each raises KubernetesError; writes return the resource as it then is."""
 
-    async def add_finalizer(self, resource: LifecycleHook, create_intent: str | None) -> LifecycleHook:
-        """Put on the finalizer, and the fingerprint of the create call that is about to go out."""
+    async def add_finalizer(self, resource: LifecycleHook, create_intents: Sequence[str]) -> LifecycleHook:
+        """Put on the finalizer, and the fingerprints of the calls by whose effect the hook is known for ours."""
 
     async def remove_finalizer(self, resource: LifecycleHook) -> None:
         """Let the API server delete the object."""
@@ -106,6 +108,8 @@ class Memory:
     is_retry_asked: bool = False
     #: The hook that AS answered and that is this resource's, until the status says so.
     answered: Hook | None = None
+    #: The hook in AS is as answered or as the status says, as far as calls of ours go.
+    is_current: bool = False
     #: What came of the last pass, while Kubernetes has not been told of it.
     untold: Outcome | None = None
     #: The hook may be there, be it from a create call whose effect has not been looked up, or somebody else's.
@@ -116,7 +120,7 @@ class Memory:
     @classmethod
     def begin(cls, resource: LifecycleHook) -> Self:
         """Return the memory of a resource that is new to this process; an intent found on it is a former process's."""
-        return cls(look_before_create=resource.create_intent is not None, may_have_created=bool(resource.create_intent))
+        return cls(look_before_create=resource.has_intended, may_have_created=bool(resource.create_intents))
 
 
 class Reconciler:
@@ -151,7 +155,7 @@ class Reconciler:
         if resource.is_released:
             return resource, FOREVER
         if memory.handled is None and _is_settled(resource):
-            memory.handled = resource.request
+            memory.handled, memory.is_current = resource.request, True
             memory.due_at = self._timing.next_look(resource.claimed_hook[0])
         if memory.is_retry_asked and memory.failures:
             memory.due_at = time.monotonic()
@@ -191,7 +195,7 @@ class Reconciler:
             memory.failures += 1
             memory.due_at = time.monotonic() + self._timing.after_failure(error, memory.failures)
             return Failed(error)
-        memory.failures = 0
+        memory.failures, memory.is_current = 0, isinstance(outcome, InSync)
         is_done = isinstance(outcome, Released)
         memory.due_at = FOREVER if is_done else self._timing.next_look(resource.claimed_hook[0])
         return outcome
@@ -222,9 +226,10 @@ class Reconciler:
                 f"LifecycleHook {owner} owns the hook {spec.lifecycle_hook_name} of this AS group",
                 operation="claim",
             )
-        # What differs from an applied spec can only be seen in AS; else a status that is Ready says what to change.
-        told = resource.status.lifecycle_hook if resource.is_ready else None
-        believed = None if resource.is_applied else memory.answered or told
+        # What differs from an applied spec can only be seen in AS; else what is known tells what there is to change.
+        is_known = memory.is_current and not resource.is_applied
+        believed = (memory.answered or resource.status.lifecycle_hook) if is_known else None
+        memory.is_current = False
         async with project.slot(spec.scaling_group_id):
             return await _Pass(
                 self._kubernetes, project, memory, spec, resource, claim, observed=believed or Unseen.UNKNOWN
@@ -254,7 +259,7 @@ class Reconciler:
         self, resource: LifecycleHook, memory: Memory, outcome: InSync | Drifted | Failed
     ) -> LifecycleHook:
         """Write the status, and tell of what happened, if there is anything new."""
-        status = next_status(resource.status, outcome, resource.generation, datetime.now(UTC))
+        status = next_status(resource.status, outcome, resource.generation, datetime.now(UTC), memory.answered)
         if patch := status_patch(resource.body.get("status"), status):
             resource = await self._kubernetes.patch_status(resource, patch)
             ready = status.condition("Ready")
@@ -335,15 +340,16 @@ class _Pass:
         self.claim = Claim(owned=self.claim.owned, attempted=False)
         if hook is None or self.claim.owned or not self.memory.may_have_created:
             return
-        if self.resource.fingerprint(hook.hook_fields()) == self.resource.create_intent:
+        if self.resource.fingerprint(hook.hook_fields()) in self.resource.create_intents:
             self._own(hook, "Created", f"created hook {name} in AS group {group_id}")
 
     async def _create(self) -> None:
         group_id, name = self._path
         fields = self.spec.hook_fields()
-        await self._make_orphan_proof(
-            self.resource.create_intent if self.claim.owned else self.resource.fingerprint(fields)
-        )
+        if self.claim.owned:
+            await self._make_orphan_proof()
+        else:
+            await self._make_orphan_proof(fields, keep_former=self.memory.may_have_created)
         try:
             hook = await self.project.create_hook(group_id, name, fields)
         except CallError as error:
@@ -381,7 +387,8 @@ class _Pass:
 
     async def _modify(self, hook: Hook) -> None:
         changes = find_difference(hook, self.spec)
-        await self._make_orphan_proof(self.resource.create_intent)
+        is_known_by_intent = self.claim.owned and self.resource.status.lifecycle_hook is None
+        await self._make_orphan_proof(self.spec.hook_fields() if is_known_by_intent else None, keep_former=True)
         try:
             modified = await self.project.modify_hook(*self._path, changes)
         except CallError as error:
@@ -398,7 +405,8 @@ class _Pass:
             self._own(modified, "Adopted", f"adopted hook {hook.lifecycle_hook_name} and modified its {fields}")
 
     async def _keep(self, hook: Hook) -> InSync:
-        await self._make_orphan_proof(self.resource.create_intent)
+        await self._make_orphan_proof()
+        self.memory.answered = hook
         if not self.claim.owned:
             self._own(hook, "Adopted", f"adopted hook {hook.lifecycle_hook_name}, which is as wanted")
         return InSync(hook, await self.project.get_id(), self.spec.scaling_group_id, self.happening)
@@ -430,16 +438,26 @@ class _Pass:
             await self._see_that_it_is_gone(error)
         return Released(Happening("Normal", "Deleted", f"deleted hook {name} from AS group {group_id}"))
 
-    async def _make_orphan_proof(self, create_intent: str | None) -> None:
-        """See to it that a crash from here on leaves neither an orphan nor a hook that isn't known for ours."""
-        if not self.resource.has_finalizer or self.resource.create_intent != create_intent:
-            self.resource = await self.kubernetes.add_finalizer(self.resource, create_intent)
+    async def _make_orphan_proof(self, fields: Mapping[str, Any] | None = None, *, keep_former: bool = False) -> None:
+        """See to it that a crash from here on leaves neither an orphan nor a hook that isn't known for ours.
+
+        Args:
+            fields: what the call that is about to go out gives the hook, if that is how the hook will be known.
+            keep_former: calls before may have had their effect, or may have it yet.
+        """
+        intents = self.resource.create_intents
+        if fields is not None:
+            intent = self.resource.fingerprint(fields)
+            former = [each for each in intents if each != intent] if keep_former else []
+            intents = (*former, intent)[-_MAX_INTENTS:]
+        if not self.resource.has_finalizer or self.resource.create_intents != intents:
+            self.resource = await self.kubernetes.add_finalizer(self.resource, intents)
 
     async def _disown(self) -> None:
         """See to it that a hook that isn't this resource's is not taken for it after a restart."""
         self.memory.look_before_create = True
-        if self.resource.create_intent and not self.memory.may_have_created:
-            self.resource = await self.kubernetes.add_finalizer(self.resource, create_intent="")
+        if self.resource.create_intents and not self.memory.may_have_created:
+            self.resource = await self.kubernetes.add_finalizer(self.resource, ())
 
     def _own(self, hook: Hook, reason: str, message: str) -> None:
         self.observed = self.memory.answered = hook
@@ -451,7 +469,9 @@ class _Pass:
 
 def _is_settled(resource: LifecycleHook) -> bool:
     """Whether the status says that this very spec has been brought about."""
-    return resource.is_ready and resource.is_applied and resource.has_finalizer and not resource.is_deleting
+    ready = resource.status.condition("Ready")
+    is_ready = ready is not None and ready.status == "True"
+    return is_ready and resource.is_applied and resource.has_finalizer and not resource.is_deleting
 
 
 def _find_spec(resource: LifecycleHook) -> LifecycleHookSpec:

@@ -242,7 +242,8 @@ class LifecycleHook:
         self.finalizers: Sequence[str] = self.metadata.get("finalizers", ())
         self.has_finalizer = FINALIZER in self.finalizers
         annotations: Mapping[str, str] = self.metadata.get("annotations", {})
-        self.create_intent = annotations.get(CREATE_INTENT_ANNOTATION)
+        self.has_intended = CREATE_INTENT_ANNOTATION in annotations
+        self.create_intents = tuple(filter(None, annotations.get(CREATE_INTENT_ANNOTATION, "").split(",")))
         self.is_force_released = annotations.get(FORCE_RELEASE_ANNOTATION) == "true"
         #: Changes with whatever asks for a pass: the spec, deletion, or a word from an admin.
         self.request = (
@@ -265,12 +266,6 @@ class LifecycleHook:
     def is_applied(self) -> bool:
         """Whether the hook in AS has once been brought in line with this very spec."""
         return self.status.applied_generation == self.generation
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the status says that the hook in AS was as wanted, be it by an older spec."""
-        ready = self.status.condition("Ready")
-        return ready is not None and ready.status == "True"
 
     @property
     def is_released(self) -> bool:

@@ -51,9 +51,16 @@ class Failed:
 
 
 def next_status(
-    previous: LifecycleHookStatus, outcome: InSync | Drifted | Failed, generation: int, now: datetime
+    previous: LifecycleHookStatus,
+    outcome: InSync | Drifted | Failed,
+    generation: int,
+    now: datetime,
+    answered: Hook | None = None,
 ) -> LifecycleHookStatus:
-    """Return the status that follows. What is the same as before stays to the letter, times included."""
+    """Return the status that follows. What is the same as before stays to the letter, times included.
+
+    A hook that AS has answered as the resource's is told of even if the pass failed later: by that it stays known.
+    """
     timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def condition(type_: str, status: Literal["True", "False", "Unknown"], reason: Reason, message: str) -> Condition:
@@ -91,7 +98,12 @@ def next_status(
     conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
     if error.needs_human:
         conditions.append(condition("Stalled", "True", error.reason, message))
-    changes = {"observed_generation": generation, "conditions": tuple(conditions), "error": entry}
+    changes = {
+        "observed_generation": generation,
+        "conditions": tuple(conditions),
+        "lifecycle_hook": answered or previous.lifecycle_hook,
+        "error": entry,
+    }
     if error.reason is Reason.CONFLICT:
         changes |= {"lifecycle_hook": None, "applied_generation": None}
     return previous.model_copy(update=changes)

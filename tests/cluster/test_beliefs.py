@@ -62,6 +62,65 @@ def test_a_hook_that_came_into_being_late_goes_with_its_resource(workspace: Work
 
 
 @pytest.mark.usefixtures("operator")
+def test_a_hook_that_came_into_being_late_is_known_though_the_spec_was_edited_since(workspace: Workspace) -> None:
+    workspace.cloud.fault("create", group_id=workspace.group_id, status=504)
+    busy = {"status": 400, "json": {"error": {"code": "AS.2020"}}}
+    for _ in range(2):
+        workspace.cloud.fault("create", group_id=workspace.group_id, **busy)
+    workspace.create(adoptionPolicy="Never")
+    workspace.wait_reason("GroupBusy")
+    workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
+    workspace.wait("the edit is seen", lambda body: body["status"]["observedGeneration"] == 2)
+    put_same_hook(workspace)
+    workspace.wait_ready()
+    (hook,) = workspace.cloud.hooks(workspace.group_id)
+    assert hook["default_timeout"] == 77
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_hook_known_only_by_the_intent_stays_known_when_the_next_call_fails(
+    workspace: Workspace, operator: OperatorProcess, *, is_killed: bool
+) -> None:
+    held = workspace.cloud.fault("create", group_id=workspace.group_id, hold=True, stage="after")
+    workspace.create(adoptionPolicy="Never")
+    workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
+    operator.kill()
+    workspace.cloud.release(held)
+    workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
+    if is_killed:
+        held = workspace.cloud.fault("modify", group_id=workspace.group_id, hold=True, stage="after")
+        operator.start()
+        workspace.cloud.wait_for_request("modify", workspace.group_id, state="held")
+        operator.kill()
+        workspace.cloud.release(held)
+    else:
+        workspace.cloud.fault("modify", group_id=workspace.group_id, status=500)
+    operator.start()
+    workspace.wait_ready()
+    assert len(workspace.cloud.requests("create", workspace.group_id)) == 1
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_an_edit_taken_back_after_a_crash_in_its_call_is_taken_back_in_as(
+    workspace: Workspace, operator: OperatorProcess
+) -> None:
+    workspace.create()
+    workspace.wait_ready()
+    held = workspace.cloud.fault("modify", group_id=workspace.group_id, hold=True, stage="after")
+    workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
+    workspace.cloud.wait_for_request("modify", workspace.group_id, state="held")
+    operator.kill()
+    workspace.cloud.release(held)
+    workspace.patch("hook", {"spec": {"defaultTimeout": 3600}})
+    operator.start()
+    workspace.wait_ready()
+    (hook,) = workspace.cloud.hooks(workspace.group_id)
+    assert hook["default_timeout"] == 3600
+
+
+@pytest.mark.usefixtures("operator")
 def test_a_hook_whose_loss_was_reported_is_there_when_the_resource_is_ready_again(workspace: Workspace) -> None:
     workspace.create(driftPolicy="Report")
     workspace.wait_ready()

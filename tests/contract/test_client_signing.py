@@ -1,5 +1,6 @@
 """The client with an access key, against a service that verifies each signature."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -88,6 +89,15 @@ async def test_a_wrong_secret_key_is_refused_and_not_repeated(simulator: Simulat
             await project.list_hooks("any", not_before=0)
     assert caught.value.reason == "AuthenticationFailed"
     assert simulator.find_secrets(str(caught.value)) == []
+    assert len(simulator.requests()) == before + 1
+
+
+async def test_a_refusal_is_not_repeated_for_each_who_waits_for_it(simulator: Simulator) -> None:
+    before = len(simulator.requests())
+    async with sign_in(simulator, sk=SecretStr("wrong")) as project:
+        for _ in range(2):
+            errors = await asyncio.gather(*(project.get_id() for _ in range(50)), return_exceptions=True)
+            assert all(isinstance(error, CredentialsError) for error in errors)
     assert len(simulator.requests()) == before + 1
 
 

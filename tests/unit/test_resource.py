@@ -200,7 +200,8 @@ def test_a_new_resource_has_nothing_of_ours() -> None:
     assert resource.resource_version == 7
     for is_so in (resource.is_deleting, resource.has_finalizer, resource.is_force_released, resource.is_applied):
         assert not is_so
-    assert resource.create_intent is None
+    assert resource.create_intents == ()
+    assert not resource.has_intended
     assert resource.claimed_hook == (GROUP_ID, "hook-a")
     assert resource.status == LifecycleHookStatus()
 
@@ -210,7 +211,7 @@ def test_a_resource_tells_what_its_metadata_says() -> None:
         generation=3,
         finalizers=["other", FINALIZER],
         deletionTimestamp="2026-03-01T12:00:00Z",
-        annotations={CREATE_INTENT_ANNOTATION: "f-1", FORCE_RELEASE_ANNOTATION: "true"},
+        annotations={CREATE_INTENT_ANNOTATION: "f-1,f-2", FORCE_RELEASE_ANNOTATION: "true"},
         spec={**SPEC, "lifecycleHookName": "h"},
         status={"appliedGeneration": 3},
     )
@@ -218,7 +219,8 @@ def test_a_resource_tells_what_its_metadata_says() -> None:
     assert resource.has_finalizer
     assert resource.is_force_released
     assert resource.is_applied
-    assert resource.create_intent == "f-1"
+    assert resource.create_intents == ("f-1", "f-2")
+    assert resource.has_intended
     assert resource.claimed_hook == (GROUP_ID, "h")
 
 

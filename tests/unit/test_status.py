@@ -276,6 +276,15 @@ def test_a_failure_leaves_in_place_what_is_known_of_the_hook(failure: Failed) ->
     assert (status.lifecycle_hook, status.project_id, status.scaling_group_id) == (SYNCED.hook, "project-1", "group-1")
 
 
+def test_a_failure_that_comes_after_an_answer_of_as_tells_of_that_hook() -> None:
+    failure = failed(WaitingError, Reason.GROUP_BUSY)
+    status = next_status(LifecycleHookStatus(), failure, 1, NOON, answered=make_hook())
+    assert status.lifecycle_hook == make_hook()
+    assert status.applied_generation is None
+    lost = failed(WaitingError, Reason.CONFLICT)
+    assert next_status(status, lost, 1, NOON, answered=make_hook()).lifecycle_hook is None
+
+
 def test_who_loses_a_conflict_does_not_have_the_hook_any_more() -> None:
     status = next_status(follow(SYNCED), CONFLICT, 2, LATER)
     assert (status.lifecycle_hook, status.applied_generation) == (None, None)
