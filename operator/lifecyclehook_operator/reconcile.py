@@ -25,6 +25,7 @@ from lifecyclehook_operator.errors import (
     ABSENT_CODES,
     HOOK_MAY_EXIST_CODES,
     CallError,
+    GoneError,
     InvalidError,
     KubernetesError,
     Reason,
@@ -182,10 +183,29 @@ class Reconciler:
         elif isinstance(outcome, Failed) and _is_login_trouble_of_a_look(resource, outcome.error):
             logger.warning("%s: cannot look at the hook: %s", resource.label, outcome.error)
         else:
-            resource = await self._write_status(resource, memory, outcome)
+            try:
+                resource = await self._write_status(resource, memory, outcome)
+            except GoneError:
+                await self._clean_up(resource, memory)
+                raise
         PASSES.labels(_RESULTS[type(outcome)]).inc()
         memory.untold = None
         return resource, memory.due_at - time.monotonic()
+
+    async def _clean_up(self, resource: LifecycleHook, memory: Memory) -> None:
+        """Delete the hook of a resource that went past our finalizer.
+
+        The API server lets a deletion through that meets the finalizer on its way, and anybody may take that off.
+        """
+        is_ours, memory.untold = memory.answered is not None, None
+        try:
+            outcome = await self._converge(resource.as_deleted(), memory) if is_ours else None
+        except CallError as error:
+            logger.error("%s: the resource is gone, and its hook stays in AS: %s", resource.label, error)  # noqa: TRY400
+        else:
+            if isinstance(outcome, Released) and outcome.happening:
+                logger.warning("%s: the resource is gone: %s", resource.label, outcome.happening.message)
+        memory.answered = None
 
     async def _act(self, resource: LifecycleHook, memory: Memory) -> Outcome:
         """Bring AS nearer to what is wanted, and remember when to go on."""

@@ -7,7 +7,7 @@ are those of the AS API page "Creating a Lifecycle Hook", tables 2 and 3; the CR
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -299,6 +299,11 @@ class LifecycleHook:
             return LifecycleHookSpec.model_validate({"lifecycleHookName": self.name, **given})
         except ValidationError as error:
             raise InvalidResourceError("; ".join(_describe(details) for details in error.errors())) from error
+
+    def as_deleted(self) -> Self:
+        """Return the resource as it would be if it were being deleted."""
+        deleted_at = {"deletionTimestamp": self.metadata["creationTimestamp"]}
+        return type(self)({**self.body, "metadata": {**self.metadata, **deleted_at}})
 
     def fingerprint(self, hook_fields: Mapping[str, Any]) -> str:
         """Return a fingerprint of the call that creates this very object's hook with these fields."""

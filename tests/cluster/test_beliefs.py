@@ -103,6 +103,28 @@ def test_a_hook_known_only_by_the_intent_stays_known_when_the_next_call_fails(
     assert workspace.cloud.hooks(workspace.group_id) == []
 
 
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+def test_a_hook_whose_resource_went_past_the_finalizer_goes_too(workspace: Workspace, policy: str) -> None:
+    """The API server itself lets that happen where finalizer and deletion meet."""
+    held = workspace.cloud.fault("create", group_id=workspace.group_id, hold=True, stage="after")
+    workspace.create(deletionPolicy=policy)
+    workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
+    workspace.delete()
+    workspace.let_go("hook")
+    assert workspace.get() is None
+    workspace.create("next")
+    workspace.cloud.wait_for_request("create", workspace.group_id, hook_name="next", state="answered")
+    workspace.wait_ready("next")
+    workspace.cloud.release(held)
+    workspace.create("later")
+    workspace.wait_ready("later")
+    if policy == "Delete":
+        workspace.cloud.wait_for_request("delete", workspace.group_id, hook_name="hook", state="answered")
+    names = {hook["lifecycle_hook_name"] for hook in workspace.cloud.hooks(workspace.group_id)}
+    assert names == {"next", "later"} | ({"hook"} if policy == "Retain" else set())
+
+
 def test_an_edit_taken_back_after_a_crash_in_its_call_is_taken_back_in_as(
     workspace: Workspace, operator: OperatorProcess
 ) -> None:
