@@ -131,6 +131,24 @@ class Workspace:
             if error.status != 404:
                 raise
 
+    def delete_as_seen(self, name: str = "hook") -> None:
+        """Ask for the deletion of a resource only as it is at that moment, which the API server then sees to.
+
+        Else it may let a deletion through that meets the finalizer on its way; if the operator is killed right then,
+        nobody can know of the hook any more.
+        """
+        while body := self.get(name):
+            seen = client.V1Preconditions(resource_version=body["metadata"]["resourceVersion"])
+            try:
+                self.objects.delete_namespaced_custom_object(
+                    *self.address, name, body=client.V1DeleteOptions(preconditions=seen)
+                )
+            except client.ApiException as error:
+                if error.status not in (404, 409):
+                    raise
+            else:
+                return
+
     def let_go(self, name: str) -> None:
         """Take the finalizer off a resource that is being deleted, which may be gone already."""
         try:

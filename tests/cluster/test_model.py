@@ -77,7 +77,7 @@ class LivesOfHooks(RuleBasedStateMachine):
 
     @rule(name=names)
     def delete(self, name: str) -> None:
-        self.workspace.delete(name)
+        self.workspace.delete_as_seen(name)
 
     @rule(group=groups, name=names, timeout=timeouts)
     def change_behind_the_back(self, group: int, name: str, timeout: int) -> None:
