@@ -77,6 +77,14 @@ def cluster(control_plane: ControlPlane) -> ControlPlane:
     return control_plane
 
 
+@pytest.fixture
+def own_cluster() -> Iterator[ControlPlane]:
+    """A control plane with deploy/ applied for one test alone, which may crash it or uninstall what others need."""
+    with ControlPlane() as own:
+        install(own)
+        yield own
+
+
 @pytest.fixture(scope="session")
 def cloud(cluster: ControlPlane) -> Iterator[Simulator]:
     """One simulated cloud for the session; tests keep apart by AS group. In the end no log holds a secret of its."""

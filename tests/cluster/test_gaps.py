@@ -2,12 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually, install
+from tests.harness import OperatorProcess, eventually
 from tests.simulator import Simulator
 from tests.workspace import Workspace
 
@@ -51,14 +50,6 @@ def test_a_secret_that_somebody_takes_from_us_is_held_again(workspace: Workspace
     workspace.delete()
     workspace.wait_gone()
     eventually("it is let go", lambda: not any(hold()))
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[ControlPlane]:
-    """A control plane of the test's own, which may crash."""
-    with ControlPlane() as own:
-        install(own)
-        yield own
 
 
 @pytest.mark.parametrize("is_followed", [True, False], ids=["and there is another", "and there is none left"])

@@ -3,13 +3,10 @@
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from tests.controlplane import ControlPlane
-from tests.harness import CRD, DEPLOY, OPERATOR, OperatorProcess, eventually, install
+from tests.harness import CRD, DEPLOY, OPERATOR, OperatorProcess, eventually
 from tests.simulator import Simulator
 from tests.workspace import Workspace, ready
 
@@ -24,14 +21,6 @@ class Guest(Workspace):
 
     def all(self) -> list[dict[str, Any]]:
         return []
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[ControlPlane]:
-    """A control plane of the test's own: what others need is uninstalled."""
-    with ControlPlane() as own:
-        install(own)
-        yield own
 
 
 def run(
