@@ -184,6 +184,8 @@ def run(options: Settings) -> int:
             return 1
     try:
         kopf.run(
+            # Only peering needs one, but kopf asks for the user's name where none is given, and a pod's user has none.
+            identity=GROUP,  # type: ignore[arg-type]  # a str, of a type that kopf does not export
             standalone=True,
             clusterwide=not options.namespace,
             namespaces=options.namespace,
