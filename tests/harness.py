@@ -111,10 +111,10 @@ class OperatorProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Launch the process, and return when /healthz answers."""
+        """Launch the process, and return when /readyz says that it works, or stands by."""
         self.launch()
         try:
-            eventually("the operator is healthy", self._is_healthy)
+            eventually("the operator is ready", self._is_ready)
         except BaseException:
             self.stop()
             raise
@@ -163,13 +163,12 @@ class OperatorProcess:
             raise RuntimeError("the operator is not running")
         return self._process
 
-    def _is_healthy(self) -> bool:
+    def _is_ready(self) -> bool:
         process = self._running()
         if process.poll() is not None:
             message = f"the operator ended with exit status {process.returncode}:\n{log_tail(self.log)}"
             raise RuntimeError(message)
         try:
-            self.health()
+            return self.probe("/readyz").is_success
         except httpx.HTTPError:
             return False
-        return True

@@ -41,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = ".".join(map(str, problem["loc"])).replace("_", "-")
             print(f"{DISTRIBUTION}: {f'--{where}: ' if where else ''}{problem['msg']}", file=sys.stderr)
         return 2
-    from lifecyclehook_operator.handlers import run  # noqa: PLC0415  (kopf takes most of a second, crd and --help need none of it)
+    # kopf takes most of a second, and neither crd nor --help needs it.
+    from lifecyclehook_operator import handlers, manager  # noqa: F401, PLC0415  (handlers registers itself with kopf)
 
-    return run(options)
+    return manager.run(options)
 
 
 if __name__ == "__main__":

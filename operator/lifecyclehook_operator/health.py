@@ -15,17 +15,17 @@ class Health:
         self,
         count_resources: Callable[[], int],
         unseen_write_seconds: Callable[[], float],
-        is_api_server_reachable: Callable[[], Awaitable[bool]],
+        why_not_ready: Callable[[], Awaitable[str]],
     ) -> None:
         """
         Args:
             count_resources: returns how many resources are looked after.
             unseen_write_seconds: returns for how long the watch has not told of a write of ours, 0 if of all.
-            is_api_server_reachable: returns whether the API server answers.
+            why_not_ready: returns what keeps the process from working right now, "" if nothing does.
         """
         self._count_resources = count_resources
         self._unseen_write_seconds = unseen_write_seconds
-        self._is_api_server_reachable = is_api_server_reachable
+        self._why_not_ready = why_not_ready
 
     async def serve(self, port: int) -> Callable[[], Awaitable[None]]:
         """Listen on a port of all addresses, and return what ends that."""
@@ -43,6 +43,5 @@ class Health:
         return web.json_response(body, status=200 if is_watch_alive else 503)
 
     async def _answer_readyz(self, _: web.Request) -> web.Response:
-        is_reachable = await self._is_api_server_reachable()
-        body = {"apiServer": "reachable" if is_reachable else "unreachable"}
-        return web.json_response(body, status=200 if is_reachable else 503)
+        problem = await self._why_not_ready()
+        return web.json_response({"status": problem or "ready"}, status=503 if problem else 200)

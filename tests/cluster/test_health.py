@@ -8,6 +8,7 @@ import httpx
 from tests.controlplane import ControlPlane
 from tests.harness import OperatorProcess, eventually
 from tests.simulator import Simulator
+from tests.workspace import Workspace
 
 
 def test_while_the_api_server_hangs_the_operator_lives_but_is_not_ready(
@@ -22,3 +23,22 @@ def test_while_the_api_server_hangs_the_operator_lives_but_is_not_ready(
         finally:
             os.kill(own_cluster.pids["kube-apiserver"], signal.SIGCONT)
         eventually("it is ready again", lambda: operator.probe("/readyz").status_code == httpx.codes.OK)
+
+
+def test_an_outage_of_the_api_server_leaves_no_error_in_the_log(
+    own_cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]
+) -> None:
+    with (
+        Workspace(own_cluster, cloud) as workspace,
+        OperatorProcess(own_cluster, cloud.credentials_env(), **fast) as operator,
+    ):
+        workspace.create("before")
+        workspace.wait_ready("before")
+        own_cluster.stop_api_server()
+        eventually("the watch is tried again", lambda: operator.log.read_text().count("will retry") > 3)
+        own_cluster.start_api_server()
+        workspace.create("after")
+        workspace.wait_ready("after")
+        log = operator.log.read_text()
+    for word in ("Traceback", "ERROR", "CRITICAL"):
+        assert word not in log

@@ -29,12 +29,12 @@ def replicas(
         OperatorProcess(cluster, cloud.credentials_env(), metrics_port=metrics_ports[0], **options) as first,
         OperatorProcess(cluster, cloud.credentials_env(), metrics_port=metrics_ports[1], **options) as second,
     ):
-        eventually("the first leads", lambda: "Leading, as" in first.log.read_text())
+        eventually("the first leads", lambda: "Acquired lease" in first.log.read_text())
         yield first, second
 
 
 def leads(operator: OperatorProcess) -> bool:
-    return operator.log.read_text().count("Leading, as") > 0
+    return operator.log.read_text().count("Acquired lease") > 0
 
 
 def test_one_works_and_the_others_stand_by_healthy(
@@ -69,7 +69,7 @@ def test_a_leader_that_hangs_is_replaced_and_ends_when_it_wakes(
     finally:
         os.kill(first.pid, signal.SIGCONT)
     assert first.wait() == 1
-    assert "is lost" in first.log.read_text()
+    assert "Lost lease" in first.log.read_text()
 
 
 def test_a_leader_that_is_killed_is_replaced(
@@ -85,3 +85,21 @@ def test_a_leader_that_is_killed_is_replaced(
     workspace.cloud.release(held)
     workspace.wait_ready()
     assert len(workspace.cloud.requests("create", workspace.group_id)) == 1
+
+
+def test_a_leader_that_is_asked_to_end_releases_the_lease(
+    workspace: Workspace, replicas: tuple[OperatorProcess, OperatorProcess]
+) -> None:
+    for replica in replicas:
+        replica.stop()
+    leader = replicas[0]
+    with leader:
+        workspace.create()
+        workspace.wait_ready()
+        assert _lease_holder(workspace)
+    assert _lease_holder(workspace) == ""
+
+
+def _lease_holder(workspace: Workspace) -> str:
+    command = ["get", "lease", OPERATOR, "-n", OPERATOR, "-o", "jsonpath={.spec.holderIdentity}"]
+    return workspace.cluster.kubectl(*command).stdout

@@ -90,10 +90,18 @@ class ControlPlane:
 
     def crash_api_server(self) -> None:
         """Kill the API server and start it again, on the same port; it then knows nothing of watches before."""
-        if self._started is None:
-            raise ControlPlaneError("The control plane has not been started.")
+        self.stop_api_server()
+        self.start_api_server()
+
+    def stop_api_server(self) -> None:
+        """Kill the API server; etcd goes on."""
         self._processes["kube-apiserver"].kill()
         self._processes["kube-apiserver"].wait()
+
+    def start_api_server(self) -> None:
+        """Start the API server again, on the same port."""
+        if self._started is None:
+            raise ControlPlaneError("The control plane has not been started.")
         self._start_api_server(self._started)
 
     # --- what is running ------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from lifecyclehook_operator import manager
 from lifecyclehook_operator.__main__ import main
 from lifecyclehook_operator.settings import ENV_PREFIX, Settings
 
@@ -24,9 +24,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         started.append(options)
         return 0
 
-    handlers = ModuleType("handlers")
-    handlers.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "lifecyclehook_operator.handlers", handlers)
+    monkeypatch.setattr(manager, "run", run)
     return started
 
 
@@ -54,7 +52,7 @@ def test_run_alone_takes_no_option_from_what_else_is_on_the_command_line(
 def test_the_exit_status_of_the_operator_is_that_of_the_command(
     started: list[Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["lifecyclehook_operator.handlers"], "run", lambda options: 1)
+    monkeypatch.setattr(manager, "run", lambda options: 1)
     assert end("run") == 1
 
 

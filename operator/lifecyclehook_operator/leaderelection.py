@@ -1,4 +1,4 @@
-"""One operator at work at a time: whoever holds a Lease (coordination.k8s.io/v1); the others stand by."""
+"""Leader election by a Lease (coordination.k8s.io/v1): of several replicas one reconciles, the others stand by."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, V1Lease, V1ObjectMeta
+from kubernetes.aio.client import ApiClient, CoordinationV1Api, V1Lease, V1LeaseSpec, V1ObjectMeta
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
@@ -20,17 +20,19 @@ from lifecyclehook_operator.errors import KubernetesError
 logger = logging.getLogger(__name__)
 
 LEASE = "lifecyclehook-operator"
-#: After how long a leader that does not renew its lease is given up by the others, in seconds.
+#: After how long a leader that does not renew its Lease is replaced, in seconds.
 LEASE_SECONDS = 15
-#: After how long without a renewal a leader gives itself up; less, so that two never lead.
+#: After how long without a renewal a leader stops; less than the above, so that two never lead.
 _RENEWAL_LIMIT_SECONDS = 10
 _RENEWAL_SECONDS = 2
+#: How often a standby looks whether the Lease is free, in seconds.
+_ACQUIRE_SECONDS = 1
 _CALL_SECONDS = 4
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class _Lock(LeaseLock):
-    """A lease whose calls end soon, and where an API server that can't be reached is a failure like any other."""
+    """A Lease whose calls end soon, and where an unreachable API server is a failure like any other."""
 
     async def get(self, name: str, namespace: str) -> Any:  # noqa: ANN401
         try:
@@ -57,26 +59,28 @@ class _Lock(LeaseLock):
             return False
 
 
-class Leadership:
-    """The share of this process in who leads."""
+class LeaderElector:
+    """This process's part in the election."""
 
-    def __init__(self, namespace: str) -> None:
-        """Take the namespace of the lease; empty: that of the pod. Raises KubernetesError outside one."""
+    def __init__(self, api: ApiClient, namespace: str) -> None:
+        """Take the namespace of the Lease; empty: that of the pod. Raises KubernetesError outside a pod."""
         try:
             self._namespace = namespace or _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise KubernetesError("outside a pod --leader-elect needs --lease-namespace") from error
+        self._api = api
         self._identity = f"{os.environ.get('HOSTNAME', LEASE)}_{uuid.uuid4()}"
+        self.lease = f"{self._namespace}/{LEASE}"
 
-    async def gain(self, api: ApiClient) -> None:
-        """Wait until this process leads."""
-        logger.info("Waiting for the lease %s/%s", self._namespace, LEASE)
-        await self._election(api).acquire()
-        logger.info("Leading, as %s", self._identity)
+    async def acquire(self) -> None:
+        """Return as soon as this process leads."""
+        logger.info("Waiting to acquire lease %s", self.lease)
+        await self._election(_ACQUIRE_SECONDS).acquire()
+        logger.info("Acquired lease %s as %s", self.lease, self._identity)
 
-    async def keep(self, api: ApiClient) -> None:
-        """Renew the lease for as long as that goes well, and return when it is lost."""
-        election, clock = self._election(api), asyncio.get_running_loop()
+    async def renew(self) -> None:
+        """Renew the Lease, and return when it is lost. Until then no other process leads."""
+        election, clock = self._election(_RENEWAL_SECONDS), asyncio.get_running_loop()
         deadline = clock.time() + _RENEWAL_LIMIT_SECONDS
         with suppress(TimeoutError):
             while True:
@@ -88,15 +92,33 @@ class Leadership:
                 elif self._is_led_by_another(election):
                     break
                 await asyncio.sleep(min(_RENEWAL_SECONDS, deadline - clock.time()))
-        logger.critical("The lease %s/%s is lost", self._namespace, LEASE)
+
+    async def release(self) -> None:
+        """Give up the Lease, so that a standby need not wait for its expiry; that this fails does no harm."""
+        leases = CoordinationV1Api(self._api)
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                lease = await leases.read_namespaced_lease(LEASE, self._namespace)
+                if lease.spec is None or lease.spec.holder_identity != self._identity:
+                    return
+                # As client-go does it: no holder, and the shortest duration there is. The resourceVersion that was read
+                # goes along, so nobody else's lease is overwritten.
+                lease.spec = V1LeaseSpec(
+                    holder_identity="", lease_duration_seconds=1, lease_transitions=lease.spec.lease_transitions
+                )
+                await leases.replace_namespaced_lease(LEASE, self._namespace, lease)
+        except (ApiException, aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("Failed to release lease %s, it expires by itself: %s", self.lease, error)
+        else:
+            logger.info("Released lease %s", self.lease)
 
     def _is_led_by_another(self, election: LeaderElection) -> bool:
         record = election.observed_record
         return record is not None and record.holder_identity != self._identity
 
-    def _election(self, api: ApiClient) -> LeaderElection:
+    def _election(self, retry_seconds: float) -> LeaderElection:
         async def unused() -> None:
             """Stands where the library would begin and end the work itself."""
 
-        lock = _Lock(LEASE, self._namespace, self._identity, api)
-        return LeaderElection(Config(lock, LEASE_SECONDS, _RENEWAL_LIMIT_SECONDS, _RENEWAL_SECONDS, unused, unused))
+        lock = _Lock(LEASE, self._namespace, self._identity, self._api)
+        return LeaderElection(Config(lock, LEASE_SECONDS, _RENEWAL_LIMIT_SECONDS, retry_seconds, unused, unused))

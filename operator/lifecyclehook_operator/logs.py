@@ -1,0 +1,31 @@
+"""The log: its format, and what others write into it."""
+
+import logging
+from typing import Literal
+
+import kopf
+
+_TEXT_FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
+#: These log each request, watch event and probe, and say nothing that our own lines don't.
+_CHATTY_LOGGERS = ("httpx", "httpcore", "aiohttp.access", "kopf.objects", "kopf.activities.probe", "kubernetes")
+
+
+def configure_logging(level: Literal["debug", "info", "warning", "error"], format_: Literal["text", "json"]) -> None:
+    """Log to stderr, a line for each record, from this level on."""
+    kopf.configure(
+        debug=level == "debug",
+        log_format=kopf.LogFormat.JSON if format_ == "json" else _TEXT_FORMAT,  # type: ignore[arg-type]  # any text will do
+    )
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for handler in root.handlers:
+        handler.addFilter(_soften_retries)
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _soften_retries(record: logging.LogRecord) -> bool:
+    """Make a warning of what kopf calls an error though it tries again: the API server is restarted now and then."""
+    if record.name.startswith("kopf.") and record.levelno == logging.ERROR and "will retry" in record.getMessage():
+        record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+    return True

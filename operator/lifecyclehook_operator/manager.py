@@ -1,0 +1,202 @@
+"""The operator's process: start, standby, reconciling, shutdown, all in one event loop."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from typing import Self, TypeVar, cast
+
+import kopf
+
+from lifecyclehook_operator import kubeclient, metrics
+from lifecyclehook_operator.access import Access, Rules
+from lifecyclehook_operator.autoscaling import Projects
+from lifecyclehook_operator.credentials import read_environment
+from lifecyclehook_operator.errors import KubernetesError
+from lifecyclehook_operator.health import Health
+from lifecyclehook_operator.inventory import Inventory
+from lifecyclehook_operator.leaderelection import LeaderElector
+from lifecyclehook_operator.logs import configure_logging
+from lifecyclehook_operator.reconcile import Reconciler, Timing
+from lifecyclehook_operator.resource import GROUP, PLURAL, LifecycleHook
+from lifecyclehook_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_START_RETRY_SECONDS = 3
+
+T = TypeVar("T")
+
+
+class Manager:
+    """Owns what lives as long as the process: connections, probes, metrics, leadership, and the inventory."""
+
+    def __init__(self, options: Settings) -> None:
+        self._options = options
+        self._stack = AsyncExitStack()
+        self._kubernetes: kubeclient.KubeClient | None = None
+        self._inventory: Inventory | None = None
+        self._is_standby = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def run(self) -> None:
+        """Run the operator until SIGTERM or SIGINT, the latter by cancellation while kopf doesn't run yet.
+
+        Raises KubernetesError, OSError if a port is taken, and whatever ends kopf.
+        """
+        loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
+        for signal_number in (signal.SIGTERM, signal.SIGINT):  # PID 1 gets no signal that it has no handler for
+            loop.add_signal_handler(signal_number, task.cancel)
+        async with self:
+            await self._listen()
+            if self._options.leader_elect:
+                await self._lead()
+            await kopf.operator(
+                # Only peering needs one, but kopf asks for the user's name where none is given, and a pod's has none.
+                identity=GROUP,  # type: ignore[arg-type]  # a str, of a type that kopf does not export
+                standalone=True,
+                clusterwide=not self._options.namespace,
+                namespaces=self._options.namespace,
+                memo=kopf.Memo(manager=self),
+            )
+
+    async def start(self) -> Inventory:
+        """Begin to reconcile as soon as the API server serves our resource, and return what watch events are for.
+
+        Raises CredentialsError if the operator's own credentials are broken.
+        """
+        options, own_credentials = self._options, read_environment()
+        kubernetes = await self._connect()
+        projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
+        self._stack.push_async_callback(projects.aclose)
+        inventory = Inventory(
+            kubernetes,
+            options.namespace,
+            tidy_seconds=options.slow_retry_min_seconds,
+            check_seconds=options.resync_interval_seconds,
+        )
+        rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
+        access = Access(inventory.secrets, projects, own_credentials, rules)
+        reconciler = Reconciler(kubernetes, access, _timing(options), inventory.find_rivals)
+        await self._retry(lambda: _begin(kubernetes, inventory, reconciler))
+        self._stack.push_async_callback(inventory.close, options.shutdown_grace_seconds)
+        self._inventory = inventory
+        metrics.LEADING.set(1)
+        return inventory
+
+    async def stop(self) -> None:
+        """Let the calls at work end, give up the Lease, close all connections; does nothing a second time."""
+        await self._stack.aclose()
+
+    async def _connect(self) -> kubeclient.KubeClient:
+        if self._kubernetes is None:
+            self._kubernetes = await self._retry(lambda: self._stack.enter_async_context(kubeclient.connect()))
+        return self._kubernetes
+
+    async def _lead(self) -> None:
+        """Wait until this process leads, and end it as soon as it does not any more."""
+        elector = LeaderElector((await self._connect()).api, self._options.lease_namespace)
+        self._is_standby = True
+        await elector.acquire()
+        self._is_standby = False
+        renewal = asyncio.create_task(_exit_after(elector))
+
+        async def give_up() -> None:  # once the calls at work have ended
+            renewal.cancel()
+            await asyncio.wait([renewal])
+            await elector.release()
+
+        self._stack.push_async_callback(give_up)
+
+    async def _listen(self) -> None:
+        options = self._options
+        try:
+            if options.health_port:
+                health = Health(self._count_resources, self._unseen_write_seconds, self._why_not_ready)
+                self._stack.push_async_callback(await health.serve(options.health_port))
+            if options.metrics_port:
+                self._stack.callback(metrics.serve(options.metrics_port, self._resources))
+        except OSError as error:
+            raise OSError(f"cannot listen: {error}") from error
+
+    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until the API server is there and has what is needed; say once what is missing."""
+        problem = ""
+        while True:
+            try:
+                return await attempt()
+            except KubernetesError as error:
+                if str(error) != problem:
+                    problem = str(error)
+                    logger.warning("%s. Trying again every %s s.", problem, _START_RETRY_SECONDS)
+            await asyncio.sleep(_START_RETRY_SECONDS)
+
+    def _resources(self) -> list[LifecycleHook]:
+        return self._inventory.schedule.resources() if self._inventory else []
+
+    def _count_resources(self) -> int:
+        return len(self._inventory.schedule) if self._inventory else 0
+
+    def _unseen_write_seconds(self) -> float:
+        return self._inventory.schedule.unseen_write_seconds() if self._inventory else 0
+
+    async def _why_not_ready(self) -> str:
+        if self._kubernetes is None or not await self._kubernetes.is_reachable():
+            return "the API server is unreachable"
+        return "" if self._inventory or self._is_standby else "starting"
+
+
+async def _begin(kubernetes: kubeclient.KubeClient, inventory: Inventory, reconciler: Reconciler) -> None:
+    if not await kubernetes.is_crd_installed():
+        raise KubernetesError(f"the CRD {PLURAL}.{GROUP} is not installed yet")
+    await inventory.begin(reconciler.reconcile)
+
+
+async def _exit_after(elector: LeaderElector) -> None:
+    """End the process as soon as it does not lead any more: another may lead already, and a crash does no harm."""
+    try:
+        await elector.renew()
+    except Exception:
+        logger.exception("Leader election failed")
+    logger.critical("Lost lease %s. This process ends, for another one may lead.", elector.lease)
+    logging.shutdown()
+    os._exit(1)
+
+
+def _timing(options: Settings) -> Timing:
+    return Timing(
+        resync=options.resync_interval_seconds,
+        backoff_min=options.backoff_min_seconds,
+        backoff_max=options.backoff_max_seconds,
+        slow_min=options.slow_retry_min_seconds,
+        slow_max=options.slow_retry_max_seconds,
+    )
+
+
+def run(options: Settings) -> int:
+    """Run the operator until SIGTERM or SIGINT, and return its exit status; the log's last line says what ended it."""
+    configure_logging(options.log_level, options.log_format)
+    settings = " ".join(f"{name}={value}" for name, value in options.model_dump(mode="json").items())
+    logger.info("Starting lifecyclehook-operator %s: %s", version("lifecyclehook-operator"), settings)
+    try:
+        asyncio.run(Manager(options).run())
+    except asyncio.CancelledError:
+        pass
+    except (KubernetesError, OSError) as error:
+        logger.critical("The operator cannot run: %s", error)
+        return 1
+    except Exception as error:
+        logger.exception("The operator failed")
+        cause = error.__cause__ or error  # kopf's own error says only that a handler failed
+        logger.critical("The operator cannot run: %s: %s", type(cause).__name__, cause)  # last: a pod shows a log's end
+        return 1
+    logger.info("Stopped")
+    return 0
