@@ -22,10 +22,12 @@ _numbers = itertools.count(1)
 class Workspace:
     """Applies, reads and deletes hooks in a namespace of its own; what is left of them goes at the end."""
 
-    def __init__(self, cluster: ControlPlane, cloud: Simulator) -> None:
+    def __init__(self, cluster: ControlPlane, cloud: Simulator, *, namespace: str = "") -> None:
+        """Take a namespace that exists; empty: make one."""
         self.cluster = cluster
         self.cloud = cloud
-        self.namespace = f"test-{next(_numbers)}-{uuid.uuid4().hex[:6]}"
+        self.namespace = namespace or f"test-{next(_numbers)}-{uuid.uuid4().hex[:6]}"
+        self._is_namespace_new = not namespace
         self.group_id = cloud.add_group()
         self.topic_urn = cloud.add_topic(self.namespace)
 
@@ -33,7 +35,8 @@ class Workspace:
         self._api = config.new_client_from_config(str(self.cluster.kubeconfig))
         self.objects = client.CustomObjectsApi(self._api)
         self.core = client.CoreV1Api(self._api)
-        self.core.create_namespace({"metadata": {"name": self.namespace}})
+        if self._is_namespace_new:
+            self.core.create_namespace({"metadata": {"name": self.namespace}})
         return self
 
     def __exit__(self, *_: object) -> None:
