@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, SecretStr, Valida
 
 from lifecyclehook_operator.credentials import Credentials, check_address, check_name
 from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError
-from lifecyclehook_operator.metrics import LOGINS
+from lifecyclehook_operator.metrics import TOKEN_REQUESTS
 from lifecyclehook_operator.signing import SignatureAuth
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
@@ -231,9 +231,9 @@ class TokenAuth(httpx.Auth):
         try:
             self._token = await self._request_token()
         except CallError as error:
-            LOGINS.labels("refused" if isinstance(error, CredentialsError) else "failed").inc()
+            TOKEN_REQUESTS.labels("denied" if isinstance(error, CredentialsError) else "error").inc()
             raise
-        LOGINS.labels("ok").inc()
+        TOKEN_REQUESTS.labels("success").inc()
         logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.place.project_id)
         return self._token
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from lifecyclehook_operator.auth import AccessKeyAuth, Place, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import CallError, Reason, TransientError
-from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, PASSES_WAITING
+from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
 from lifecyclehook_operator.resource import Hook
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
@@ -76,7 +76,7 @@ class Project:
         """Wait for a turn to work at a group's hooks; a group that hangs takes but a part of the turns."""
         slots_of_group = self._slots_of_group.setdefault(group_id, asyncio.Semaphore(self._slots_per_group))
         async with AsyncExitStack() as turn:
-            with PASSES_WAITING.track_inprogress():
+            with AS_SLOTS_WAITING.track_inprogress():
                 await turn.enter_async_context(slots_of_group)
                 await turn.enter_async_context(self._slots)
             yield

@@ -89,7 +89,7 @@ class Manager:
         await self._retry(lambda: _begin(kubernetes, inventory, reconciler))
         self._stack.push_async_callback(inventory.close, options.shutdown_grace_seconds)
         self._inventory = inventory
-        metrics.LEADING.set(1)
+        metrics.LEADER.set(1)
         return inventory
 
     async def stop(self) -> None:

@@ -1,7 +1,8 @@
-"""What can be counted and timed, for Prometheus."""
+"""Metrics for Prometheus."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily
@@ -11,30 +12,40 @@ from lifecyclehook_operator.resource import LifecycleHook
 
 AS_REQUESTS = Counter(
     "lifecyclehook_as_requests",
-    "Calls of the AS API, by operation, HTTP status (empty: no answer) and error code (empty: none).",
-    ["operation", "status", "code"],
+    "Requests to the AS API, by operation, HTTP status code (empty: no answer) and AS error code (empty: none).",
+    ["operation", "code", "error_code"],
 )
 AS_REQUEST_DURATION = Histogram(
     "lifecyclehook_as_request_duration_seconds",
-    "How long calls of the AS API took, in seconds.",
+    "Duration of requests to the AS API, in seconds.",
     ["operation"],
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-LOGINS = Counter(
-    "lifecyclehook_logins", "Requests for an IAM token: ok, refused (by IAM) or failed (on the way).", ["result"]
+AS_SLOTS_WAITING = Gauge(
+    "lifecyclehook_as_slots_waiting", "Reconciliations that wait for one of a project's slots to call AS."
 )
-PASSES = Counter(
-    "lifecyclehook_passes", "Passes by what came of them: in_sync, drifted, released, failed or fault.", ["result"]
+TOKEN_REQUESTS = Counter(
+    "lifecyclehook_token_requests",
+    "Requests for an IAM token, by result: success, denied (by IAM) or error (no usable answer).",
+    ["result"],
 )
-PASS_DURATION = Histogram(
-    "lifecyclehook_pass_duration_seconds",
-    "How long passes took, in seconds.",
+RECONCILES = Counter(
+    "lifecyclehook_reconcile",
+    "Reconciliations, by result: success, drifted, released, cloud_error, kubernetes_error or internal_error.",
+    ["result"],
+)
+RECONCILE_DURATION = Histogram(
+    "lifecyclehook_reconcile_duration_seconds",
+    "Duration of reconciliations, in seconds.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-PASSES_IN_PROGRESS = Gauge("lifecyclehook_passes_in_progress", "Passes at work, those that wait included.")
-PASSES_WAITING = Gauge("lifecyclehook_passes_waiting", "Passes that wait for a turn to call AS.")
-REPAIRS = Counter("lifecyclehook_repairs", "Hooks that somebody else had changed or deleted and that were repaired.")
-LEADING = Gauge("lifecyclehook_leading", "1 where this process does the work, 0 where it stands by for another.")
+ACTIVE_WORKERS = Gauge("lifecyclehook_active_workers", "Reconciliations in progress, those that wait included.")
+DRIFT_CORRECTIONS = Counter(
+    "lifecyclehook_drift_corrections", "Hooks restored after they had been changed or deleted outside Kubernetes."
+)
+LEADER = Gauge("lifecyclehook_leader", "1 on the replica that reconciles, 0 on one that stands by.")
+BUILD_INFO = Gauge("lifecyclehook_operator_build_info", "Always 1; the label says which version runs.", ["version"])
+BUILD_INFO.labels(version("lifecyclehook-operator")).set(1)
 
 
 class _ResourcesCollector(Collector):
@@ -46,17 +57,17 @@ class _ResourcesCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
             "lifecyclehook_resources",
-            "Resources by status and reason of their Ready condition (empty: not written yet).",
-            labels=["ready", "reason"],
+            "LifecycleHooks by namespace, and by status and reason of their Ready condition (empty: never acted upon).",
+            labels=["namespace", "ready", "reason"],
         )
-        for labels, number in Tally(map(_readiness, self._resources())).items():
+        for labels, number in Tally(map(_labels, self._resources())).items():
             family.add_metric(labels, number)
         yield family
 
 
-def _readiness(resource: LifecycleHook) -> tuple[str, str]:
+def _labels(resource: LifecycleHook) -> tuple[str, str, str]:
     ready = resource.status.condition("Ready")
-    return (ready.status, ready.reason) if ready is not None else ("", "")
+    return (resource.namespace, ready.status, ready.reason) if ready is not None else (resource.namespace, "", "")
 
 
 def serve(port: int, resources: Callable[[], Iterable[LifecycleHook]]) -> Callable[[], None]:

@@ -33,7 +33,7 @@ from lifecyclehook_operator.errors import (
     UnexpectedError,
     WaitingError,
 )
-from lifecyclehook_operator.metrics import PASS_DURATION, PASSES, PASSES_IN_PROGRESS, REPAIRS
+from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RECONCILE_DURATION, RECONCILES
 from lifecyclehook_operator.resource import Hook, InvalidResourceError, LifecycleHook, LifecycleHookSpec
 from lifecyclehook_operator.status import Drifted, Failed, Happening, InSync, Released, next_status, status_patch
 
@@ -46,7 +46,7 @@ _MAX_STEPS = 6
 _MAX_INTENTS = 8
 Outcome = InSync | Drifted | Released | Failed
 #: How the metrics call them.
-_RESULTS = {InSync: "in_sync", Drifted: "drifted", Released: "released", Failed: "failed"}
+_RESULTS = {InSync: "success", Drifted: "drifted", Released: "released", Failed: "cloud_error"}
 
 
 class Kubernetes(Protocol):
@@ -167,7 +167,7 @@ class Reconciler:
             return resource, wait
         # Resources that claim the same hook take turns, so that each sees what the other has done.
         async with self._locks.setdefault(resource.claimed_hook, asyncio.Lock()):
-            with PASSES_IN_PROGRESS.track_inprogress(), PASS_DURATION.time():
+            with ACTIVE_WORKERS.track_inprogress(), RECONCILE_DURATION.time():
                 return await self._make_pass(resource, memory)
 
     async def _make_pass(self, resource: LifecycleHook, memory: Memory) -> tuple[LifecycleHook, float]:
@@ -188,7 +188,7 @@ class Reconciler:
             except GoneError:
                 await self._clean_up(resource, memory)
                 raise
-        PASSES.labels(_RESULTS[type(outcome)]).inc()
+        RECONCILES.labels(_RESULTS[type(outcome)]).inc()
         memory.untold = None
         return resource, memory.due_at - time.monotonic()
 
@@ -484,7 +484,7 @@ class _Pass:
         self.claim = Claim(owned=True, attempted=False)
         self.happening = Happening("Normal", reason, message)
         if reason == "Repaired":
-            REPAIRS.inc()
+            DRIFT_CORRECTIONS.inc()
 
 
 def _is_settled(resource: LifecycleHook) -> bool:

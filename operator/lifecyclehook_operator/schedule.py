@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from lifecyclehook_operator.errors import KubernetesError, StaleError
-from lifecyclehook_operator.metrics import PASSES
+from lifecyclehook_operator.metrics import RECONCILES
 from lifecyclehook_operator.reconcile import FOREVER, Memory, jitter
 from lifecyclehook_operator.resource import LifecycleHook
 
@@ -122,17 +122,19 @@ class Schedule:
                 entry.faults += 1
                 return jitter(_STALE_RETRY_SECONDS)
             logger.warning("%s: %s", entry.resource.label, error)
+            RECONCILES.labels("kubernetes_error").inc()
         except KubernetesError as error:
             logger.warning("%s: %s", entry.resource.label, error)
+            RECONCILES.labels("kubernetes_error").inc()
         except Exception:  # a fault of ours: one resource's must not stop the others
             logger.exception("%s: the pass failed", entry.resource.label)
+            RECONCILES.labels("internal_error").inc()
         else:
             entry.resource = _newer(entry.resource, resource)
             if entry.resource.resource_version > entry.noticed_version:
                 entry.unseen_since = entry.unseen_since or time.monotonic()
             entry.faults = 0
             return delay
-        PASSES.labels("fault").inc()
         entry.faults += 1
         return jitter(_FAULT_RETRY_SECONDS[min(entry.faults, len(_FAULT_RETRY_SECONDS)) - 1])
 

@@ -50,7 +50,7 @@ def test_one_works_and_the_others_stand_by_healthy(
     assert len(workspace.cloud.requests(group_id=workspace.group_id)) == 1
     for port, is_leading in zip(metrics_ports, ("1.0", "0.0"), strict=True):
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-        assert f"\nlifecyclehook_leading {is_leading}\n" in metrics
+        assert f"\nlifecyclehook_leader {is_leading}\n" in metrics
     assert second.stop() == 0  # asked by SIGTERM; the first process of a container gets only what it has a handler for
     second.start()
 
