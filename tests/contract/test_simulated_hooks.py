@@ -1,6 +1,7 @@
 """The five calls about hooks, by the rules and the error table of the API reference."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -71,8 +72,9 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"lifecycle_hook_type": None}, "AS.7037"),
     ({"lifecycle_hook_type": "instance_launching"}, "AS.7033"),
     ({"lifecycle_hook_type": ["INSTANCE_LAUNCHING"]}, "AS.7033"),
-    ({"default_result": "EXTEND"}, "AS.0022"),
-    ({"default_result": ""}, "AS.0022"),
+    ({"default_result": "EXTEND"}, "AS.7034"),
+    ({"default_result": ""}, "AS.7034"),
+    ({"default_result": 1}, "AS.7034"),
     ({"default_timeout": 59}, "AS.7030"),
     ({"default_timeout": 86401}, "AS.7030"),
     ({"default_timeout": 60.5}, "AS.7030"),
@@ -246,13 +248,52 @@ def test_no_token_a_wrong_token_and_a_token_of_another_project_are_told_apart(ca
     assert {error_of(answer) for answer in (*change_calls(caller), *read_calls(caller))} == {(401, "AS.0005")}
 
 
-def test_a_user_may_do_what_the_permissions_allow(caller: Caller) -> None:
+CALLS: dict[str, Callable[[Caller], httpx.Response]] = {
+    "as:lifecycleHooks:create": lambda caller: caller.create(lifecycle_hook_name="new"),
+    "as:lifecycleHooks:list": lambda caller: caller.list(),
+    "as:lifecycleHooks:get": lambda caller: caller.get(),
+    "as:lifecycleHooks:update": lambda caller: caller.modify(default_timeout=60),
+    "as:instanceHooks:list": lambda caller: caller.list_hanging(),
+    "as:instanceHooks:action": lambda caller: caller.call_back(
+        lifecycle_action_result="EXTEND", instance_id="instance-1", lifecycle_hook_name="test-hook1"
+    ),
+    "as:lifecycleHooks:delete": lambda caller: caller.delete(),
+}
+
+
+@pytest.mark.parametrize("missing", CALLS)
+def test_a_user_may_do_all_but_what_the_rights_do_not_allow(caller: Caller, missing: str) -> None:
     caller.create()
-    caller.simulator.add_user("reader", "reader-password", permissions=["as:lifecycleHooks:list"])
-    caller.log_in(name="reader", password="reader-password")
+    caller.simulator.add_hanging_instance(caller.group, "test-hook1", "instance-1")
+    caller.simulator.add_user("limited", "a-password", permissions=[right for right in CALLS if right != missing])
+    caller.log_in(name="limited", password="a-password")
+    for right, call in CALLS.items():
+        response = call(caller)
+        if right == missing:
+            assert error_of(response) == (400, "AS.0031")
+            assert f"[{missing}]" in response.json()["error"]["message"]
+        else:
+            assert response.is_success
+
+
+def test_a_user_without_any_right_has_no_role(caller: Caller) -> None:
+    caller.simulator.add_user("nobody", "a-password", permissions=[])
+    caller.log_in(name="nobody", password="a-password")
+    assert {error_of(call(caller)) for call in CALLS.values()} == {(403, "AS.0011")}
+
+
+def test_rights_are_given_and_taken_of_one_user_or_of_all(caller: Caller) -> None:
+    simulator = caller.simulator
+    simulator.add_user("reader", "a-password", permissions=["as:lifecycleHooks:list"])
+    simulator.set_permissions(["as:lifecycleHooks:create"])
+    assert (error_of(caller.list()), caller.create().status_code) == ((400, "AS.0031"), 200)
+    simulator.set_permissions(None, "reader")
+    assert error_of(caller.list()) == (400, "AS.0031")
+    caller.log_in(name="reader", password="a-password")
     assert caller.list().status_code == 200
-    assert error_of(caller.get()) == (403, "AS.0011")
-    assert [error_of(response) for response in change_calls(caller)] == [(403, "AS.0011")] * 3
+    for permissions, user in ((["as:lifecycleHooks:read"], None), (None, "unknown")):
+        with pytest.raises(ValueError, match="the simulator refused"):
+            simulator.set_permissions(permissions, user)
 
 
 def test_an_unknown_address_and_a_wrong_method_are_answered_by_the_gateway(caller: Caller) -> None:

@@ -85,6 +85,7 @@ def test_the_default_result_stands_when_the_time_is_over(caller: Caller, key: st
         ({"lifecycle_action_key": "key"}, "AS.7039"),
         ({"lifecycle_action_key": "key", "lifecycle_action_result": ""}, "AS.7039"),
         ({"lifecycle_action_key": "key", "lifecycle_action_result": "STOP"}, "AS.7034"),
+        ({"lifecycle_action_key": "key", "lifecycle_action_result": 0}, "AS.7034"),
         ({"lifecycle_action_result": "CONTINUE"}, "AS.7040"),
         ({"lifecycle_action_result": "CONTINUE", "instance_id": "instance-1"}, "AS.7040"),
         ({"lifecycle_action_result": "CONTINUE", "lifecycle_hook_name": "test-hook1"}, "AS.7040"),

@@ -499,7 +499,7 @@ def test_a_key_may_do_what_its_user_may_do(simulator: Simulator, http: httpx.Cli
     assert (access, secret) == ("READER", "reader-secret")
     caller = SigningCaller(simulator, http, Signer(access, secret))
     assert caller.call().status_code == 200
-    assert error_of(caller.create()) == (403, "AS.0011")
+    assert error_of(caller.create()) == (400, "AS.0031")
     simulator.add_user("reader", "reader-password", permissions=[*permissions, "as:lifecycleHooks:create"])
     assert caller.create().status_code == 200
 

@@ -31,7 +31,7 @@ ERRORS = {
     "AS.0008": (400, "The project of the address and the project of the token differ."),
     "AS.0011": (403, "The right to [%s] is missing."),
     "AS.0022": (400, "The body is no valid JSON, or [%s] is not supported."),
-    "AS.0031": (400, "The policy forbids [%s]."),
+    "AS.0031": (400, "Policy does not allow [%s] to be performed."),
     "AS.0049": (500, "IAM could not be asked, try again."),
     "AS.2007": (400, "There is no AS group [%s]."),
     "AS.2020": (400, "The AS group [%s] is not in a status that allows this."),
@@ -109,17 +109,17 @@ def delete_hook(cloud: Cloud, call: Call) -> Answer:
 
 
 def list_hanging_instances(cloud: Cloud, call: Call) -> Answer:
-    group = _find_group(cloud, call, _authorize(cloud, call, "as:lifecycleHooks:list"))
+    group = _find_group(cloud, call, _authorize(cloud, call, "as:instanceHooks:list"))
     wanted = call.query.get("instance_id")
     found = [hanging for hanging in group.hanging if wanted in (None, hanging.instance_id)]
     return Answer(200, {"instance_hanging_info": [_hanging_json(cloud, group, hanging) for hanging in found]})
 
 
 def call_back(cloud: Cloud, call: Call) -> Answer:
-    project_id = _authorize(cloud, call, "as:lifecycleHooks:update")
+    project_id = _authorize(cloud, call, "as:instanceHooks:action")
     fields = _read_body(call, CALLBACK_FIELDS)
     result = fields.get("lifecycle_action_result")
-    if not result:
+    if result in (None, ""):
         raise AsError("AS.7039")
     if result not in (*RESULTS, "EXTEND"):
         raise AsError("AS.7034")
@@ -144,8 +144,8 @@ def _authorize(cloud: Cloud, call: Call, permission: str) -> str:
         raise AsError("AS.0006")
     if identity.project is None or identity.project.id != call.args["project_id"]:
         raise AsError("AS.0008")
-    if identity.user.permissions is not None and permission not in identity.user.permissions:
-        raise AsError("AS.0011", permission)
+    if permission not in identity.user.permissions:
+        raise AsError("AS.0031" if identity.user.permissions else "AS.0011", permission)
     return identity.project.id
 
 
@@ -190,7 +190,7 @@ def _check_type(value: Any) -> None:
 
 def _check_result(value: Any) -> None:
     if value not in RESULTS:
-        raise AsError("AS.0022", "default_result")
+        raise AsError("AS.7034")
 
 
 def _check_timeout(value: Any) -> None:

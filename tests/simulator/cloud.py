@@ -4,7 +4,7 @@ import re
 import secrets
 import string
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,18 @@ DEFAULT_DOMAIN = "simulated-domain"
 ACCESS_CHARACTERS = string.ascii_uppercase + string.digits
 SECRET_CHARACTERS = string.ascii_letters + string.digits
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+#: The fine-grained rights about hooks and the instances that they suspend (as_07_0210).
+PERMISSIONS = frozenset(
+    {
+        "as:lifecycleHooks:create",
+        "as:lifecycleHooks:list",
+        "as:lifecycleHooks:get",
+        "as:lifecycleHooks:update",
+        "as:lifecycleHooks:delete",
+        "as:instanceHooks:list",
+        "as:instanceHooks:action",
+    }
+)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -59,11 +71,20 @@ class Project:
 
 @dataclass(slots=True)
 class User:
+    """`permissions`: the AS actions that the user may perform; a user with none at all has no role."""
+
     id: str
     name: str
     password: str
     domain: str
-    permissions: frozenset[str] | None = None
+    permissions: frozenset[str] = PERMISSIONS
+
+    def allow(self, permissions: Iterable[str] | None) -> None:
+        """Let the user perform these AS actions and no others; None: all."""
+        allowed = PERMISSIONS if permissions is None else frozenset(permissions)
+        if unknown := sorted(allowed - PERMISSIONS):
+            raise ValueError(f"AS has no such rights: {', '.join(unknown)}")
+        self.permissions = allowed
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,7 +179,7 @@ class Cloud:
         user = self.find_user(name, domain) or User(uuid.uuid4().hex, name, password, domain)
         user.password = password
         self.secrets[password] = "password"
-        user.permissions = None if permissions is None else frozenset(permissions)
+        user.allow(permissions)
         self.users[user.id] = user
         return user
 

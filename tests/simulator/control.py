@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from .cloud import DEFAULT_DOMAIN, TIME_FORMAT, Cloud, Group, HangingInstance, Hook
+from .cloud import DEFAULT_DOMAIN, TIME_FORMAT, Cloud, Group, HangingInstance, Hook, User
 from .faults import Fault, Faults
 from .requestlog import RequestFilter, RequestLog
 
@@ -27,6 +27,7 @@ def control_routes(cloud: Cloud, log: RequestLog, faults: Faults) -> web.Applica
             web.get("/projects", control.list_projects),
             web.post("/projects", control.add_project),
             web.post("/users", control.add_user),
+            web.put("/permissions", control.set_permissions),
             web.post("/access_keys", control.add_access_key),
             web.delete("/access_keys/{access}", control.revoke_access_key),
             web.delete("/tokens", control.revoke_tokens),
@@ -98,11 +99,18 @@ class _Control:
         user = self._cloud.add_user(**await request.json())
         return web.json_response({"id": user.id, "name": user.name, "domain": user.domain}, status=201)
 
+    async def set_permissions(self, request: web.Request) -> web.Response:
+        wanted = {"user": None, "domain": DEFAULT_DOMAIN} | await request.json()
+        users = list(self._cloud.users.values())
+        if wanted["user"] is not None:
+            users = [self._user(wanted["user"], wanted["domain"])]
+        for user in users:
+            user.allow(wanted["permissions"])
+        return web.Response(status=204)
+
     async def add_access_key(self, request: web.Request) -> web.Response:
         wanted = {"domain": DEFAULT_DOMAIN} | await request.json()
-        user = self._cloud.find_user(wanted.pop("user"), wanted.pop("domain"))
-        if user is None:
-            raise web.HTTPNotFound(text="no such user")
+        user = self._user(wanted.pop("user"), wanted.pop("domain"))
         key = self._cloud.add_access_key(user, **wanted)
         shown = {"access": key.access, "secret": key.secret, "security_token": key.security_token}
         return web.json_response(shown, status=201)
@@ -206,6 +214,12 @@ class _Control:
             raise web.HTTPNotFound(text="no such fault")
         armed.release(drop=request.query.get("drop") == "true")
         return web.Response(status=204)
+
+    def _user(self, name: str, domain: str) -> User:
+        user = self._cloud.find_user(name, domain)
+        if user is None:
+            raise web.HTTPNotFound(text="no such user")
+        return user
 
     def _group(self, request: web.Request) -> Group:
         group = self._cloud.groups.get(request.match_info["group_id"])

@@ -84,9 +84,17 @@ class Simulator:
     def add_user(self, name: str, password: str, **fields: Any) -> None:
         """Add a user, or change the one of that name.
 
-        `domain`: name of the user's domain; `permissions`: the AS actions that the user may perform (default: all).
+        `domain`: name of the user's domain; `permissions`: as for `set_permissions`.
         """
         self._send("POST", "/users", {"name": name, "password": password, **fields})
+
+    def set_permissions(self, permissions: Sequence[str] | None, user: str | None = None, **fields: str) -> None:
+        """Let a user, or all users that there are, perform these AS actions and no others.
+
+        None: all. A user who lacks one meets AS.0031, one who has none at all, and so no role, AS.0011. `domain`: name
+        of the user's domain.
+        """
+        self._send("PUT", "/permissions", {"permissions": permissions, "user": user, **fields})
 
     def add_access_key(
         self,
