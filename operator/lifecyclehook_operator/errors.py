@@ -88,6 +88,8 @@ class CallError(Exception):
     @property
     def advice(self) -> str:
         """What the user can do about it."""
+        if right := find_missing_right(self.operation, self.code, self.message):
+            return f"Grant the user the right {right} in this project."
         return _ADVICE[self.reason]
 
 
@@ -149,7 +151,7 @@ AS_CODES: Mapping[str, Rule] = {
     "AS.0008": (CredentialsError, Reason.CREDENTIALS_INVALID),
     "AS.0011": (WaitingError, Reason.FORBIDDEN),
     "AS.0022": (InvalidError, Reason.INVALID_SPEC),
-    "AS.0031": (InvalidError, Reason.INVALID_SPEC),
+    "AS.0031": (WaitingError, Reason.FORBIDDEN),
     "AS.0049": (TransientError, Reason.CLOUD_UNAVAILABLE),
     "AS.2007": (WaitingError, Reason.GROUP_NOT_FOUND),
     "AS.2020": (WaitingError, Reason.GROUP_BUSY),
@@ -221,6 +223,25 @@ def classify(http_status: int, code: str, operation: str) -> Rule:
     if rule is None or (rule[0] is InvalidError and operation not in ("create", "modify")):
         return UnexpectedError, Reason.UNEXPECTED_RESPONSE
     return rule
+
+
+#: The rights that the calls need (as_07_0210), by operation.
+_RIGHTS: Mapping[str, str] = {
+    "create": "as:lifecycleHooks:create",
+    "list": "as:lifecycleHooks:list",
+    "modify": "as:lifecycleHooks:update",
+    "delete": "as:lifecycleHooks:delete",
+}
+#: One that is part of a longer word, such as a URN, is none.
+_RIGHT = re.compile(r"(?<![\w:-])[a-z]{1,16}:[A-Za-z]{1,64}:[A-Za-z]{1,64}(?![\w:-])")
+
+
+def find_missing_right(operation: str, code: str, message: str) -> str:
+    """Return the right for want of which AS refused a call: as AS names it, else by the operation; else nothing."""
+    if code != "AS.0031":
+        return ""
+    named = _RIGHT.search(message)
+    return named[0] if named else _RIGHTS.get(operation, "")
 
 
 #: How much of a foreign text is looked at: it may be long, and made to be slow to look at.

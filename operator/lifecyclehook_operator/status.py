@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from lifecyclehook_operator.errors import CallError, Reason, TransientError
+from lifecyclehook_operator.errors import CallError, Reason, TransientError, find_missing_right
 from lifecyclehook_operator.resource import Condition, ErrorStatus, Hook, LifecycleHookStatus
 
 
@@ -158,7 +158,8 @@ def _error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str)
 
 
 def _identity(entry: ErrorStatus) -> tuple[object, ...]:
-    return entry.operation, entry.http_status, entry.code, entry.retry
+    right = find_missing_right(entry.operation, entry.code, entry.message)
+    return entry.operation, entry.http_status, entry.code, entry.retry, right
 
 
 def _describe(error: CallError, entry: ErrorStatus) -> str:

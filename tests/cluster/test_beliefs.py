@@ -178,13 +178,13 @@ def test_the_status_of_a_corrected_spec_tells_of_that_and_not_of_the_one_before(
 
 
 @pytest.mark.usefixtures("operator")
-@pytest.mark.parametrize("code", ["AS.0031", "AS.7030"])
-def test_a_deletion_is_tried_again_whatever_as_says(workspace: Workspace, code: str) -> None:
+@pytest.mark.parametrize(("code", "reason"), [("AS.0031", "Forbidden"), ("AS.7030", "UnexpectedResponse")])
+def test_a_deletion_is_tried_again_whatever_as_says(workspace: Workspace, code: str, reason: str) -> None:
     workspace.create()
     workspace.wait_ready()
     workspace.cloud.fault("delete", group_id=workspace.group_id, status=400, json={"error": {"code": code}})
     workspace.delete()
-    assert workspace.wait_reason("UnexpectedResponse")["status"]["error"]["code"] == code
+    assert workspace.wait_reason(reason)["status"]["error"]["code"] == code
     workspace.wait_gone()
     assert workspace.cloud.hooks(workspace.group_id) == []
 

@@ -419,7 +419,8 @@ async def test_what_the_token_may_not_do_is_told_by_as(simulator: Simulator) -> 
         assert await client.list() == []
         error = await client.fail("create")
     assert isinstance(error, WaitingError)
-    assert (error.reason, error.code, error.http_status) == ("Forbidden", "AS.0011", 403)
+    assert (error.reason, error.code, error.http_status) == ("Forbidden", "AS.0031", 400)
+    assert "as:lifecycleHooks:create" in error.message
 
 
 @pytest.mark.parametrize("operation", ["token", "list"])

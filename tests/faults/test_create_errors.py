@@ -86,7 +86,7 @@ CASES = {
     "AS.0008": Case({"code": "AS.0008"}, "CredentialsInvalid", "Slow", 400, "AS.0008", stalled=True),
     "AS.0011": Case({"code": "AS.0011"}, "Forbidden", "Slow", 403, "AS.0011", stalled=True),
     "AS.0022": Case({"code": "AS.0022"}, "InvalidSpec", "Never", 400, "AS.0022", stalled=True),
-    "AS.0031": Case({"code": "AS.0031"}, "InvalidSpec", "Never", 400, "AS.0031", stalled=True),
+    "AS.0031": Case({"code": "AS.0031"}, "Forbidden", "Slow", 400, "AS.0031", stalled=True),
     "AS.2007": Case({"code": "AS.2007"}, "GroupNotFound", "Slow", 400, "AS.2007"),
     "AS.2020": Case({"code": "AS.2020"}, "GroupBusy", "Slow", 400, "AS.2020"),
     "AS.7030": Case({"code": "AS.7030"}, "InvalidSpec", "Never", 400, "AS.7030", stalled=True),

@@ -34,7 +34,7 @@ AS_CODES = {
     "AS.0008": (400, (CredentialsError, "CredentialsInvalid")),
     "AS.0011": (403, FORBIDDEN),
     "AS.0022": (400, INVALID),
-    "AS.0031": (400, INVALID),
+    "AS.0031": (400, FORBIDDEN),
     "AS.2007": (400, (WaitingError, "GroupNotFound")),
     "AS.2020": (400, (WaitingError, "GroupBusy")),
     "AS.7030": (400, INVALID),
@@ -146,6 +146,37 @@ def test_every_answer_has_one_class_and_a_reason_that_is_a_failure(status: int, 
 @pytest.mark.parametrize("class_", RETRIES, ids=lambda class_: class_.__name__)
 def test_the_class_says_when_the_call_is_tried_again(class_: type[CallError]) -> None:
     assert class_.retry == RETRIES[class_]
+
+
+@pytest.mark.parametrize("operation", ["create", "list", "modify", "delete"])
+def test_a_missing_right_is_waited_for_whatever_the_call(operation: str) -> None:
+    assert classify(400, "AS.0031", operation) == FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("operation", "message", "right"),
+    [
+        ("create", "Policy does not allow [as:lifecycleHooks:create] to be performed.", "as:lifecycleHooks:create"),
+        ("create", "policy doesn't allow as:lifecycleHooks:get to be performed", "as:lifecycleHooks:get"),
+        ("create", "Policy does not allow [smn:topic:list] to be performed.", "smn:topic:list"),
+        ("create", "as:lifecycleHooks:list, as:lifecycleHooks:get", "as:lifecycleHooks:list"),
+        ("create", "Policy does not allow [] to be performed.", "as:lifecycleHooks:create"),
+        ("list", "", "as:lifecycleHooks:list"),
+        ("modify", "urn:smn:eu-de:b53e5554fad0494d96206fb84296510b:gsh", "as:lifecycleHooks:update"),
+        ("delete", "a:b", "as:lifecycleHooks:delete"),
+        ("delete", "as:" + "x" * 65 + ":create", "as:lifecycleHooks:delete"),
+        ("delete", "\u0430s:lifecycleHooks:create", "as:lifecycleHooks:delete"),
+    ],
+)
+def test_the_right_that_is_missing_is_named(operation: str, message: str, right: str) -> None:
+    error = WaitingError(Reason.FORBIDDEN, message, operation=operation, code="AS.0031")
+    assert error.advice == f"Grant the user the right {right} in this project."
+
+
+def test_a_user_without_a_role_is_not_told_of_one_right_alone() -> None:
+    message = "no right to as:lifecycleHooks:create"
+    error = WaitingError(Reason.FORBIDDEN, message, operation="create", code="AS.0011")
+    assert error.advice == "Grant the user the as:lifecycleHooks permissions in this project."
 
 
 def test_there_are_no_other_classes() -> None:

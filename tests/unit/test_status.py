@@ -263,6 +263,21 @@ def test_what_we_say_ourselves_is_always_of_the_present(before: Failed, after: F
         assert after.error.message in condition.message
 
 
+def test_another_right_that_is_missing_is_another_failure() -> None:
+    first, second = (
+        failed(WaitingError, Reason.FORBIDDEN, f"Policy does not allow [{right}]", http_status=400, code="AS.0031")
+        for right in ("as:lifecycleHooks:create", "smn:topic:list")
+    )
+    assert next_status(follow(first), first, 1, LATER) == follow(first)
+    status = next_status(follow(first), second, 1, LATER)
+    ready = status.condition("Ready")
+    assert status.error is not None
+    assert ready is not None
+    assert (status.error.message, status.error.time) == (second.error.message, AT_LATER)
+    assert "create]" not in ready.message
+    assert ready.message.endswith("Grant the user the right smn:topic:list in this project.")
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_success_leaves_nothing_of_a_failure(failure: Failed) -> None:
     status = write(write(None, follow(failure)), next_status(follow(failure), SYNCED, 1, NOON))

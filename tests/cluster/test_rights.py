@@ -1,0 +1,73 @@
+"""The user lacks a right: the status names it, and all goes on by itself once it is granted."""
+
+import pytest
+
+from tests.workspace import Workspace, condition, ready
+
+ALL = {
+    "as:lifecycleHooks:create",
+    "as:lifecycleHooks:list",
+    "as:lifecycleHooks:get",
+    "as:lifecycleHooks:update",
+    "as:lifecycleHooks:delete",
+}
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+@pytest.fixture
+def user(workspace: Workspace) -> str:
+    """Return the name of a user of this workspace's own, as whom the operator is to work there."""
+    name = workspace.namespace
+    workspace.cloud.add_user(name, f"password of {name}")
+    workspace.put_secret("otc", workspace.clouds_yaml(username=name, password=f"password of {name}"))
+    return name
+
+
+def wait_refused(workspace: Workspace, operation: str, right: str) -> None:
+    """Wait until the status says that this right is missing, and see that the call is tried again."""
+    body = workspace.wait(
+        f"{operation} is refused", lambda body: body.get("status", {}).get("error", {}).get("operation") == operation
+    )
+    error = body["status"]["error"]
+    assert (error["httpStatus"], error["code"], error["retry"]) == (400, "AS.0031", "Slow")
+    assert ready(body)["reason"] == "Forbidden"
+    assert ready(body)["message"].endswith(f"Grant the user the right {right} in this project.")
+    assert condition(body, "Stalled")["status"] == "True"
+    workspace.cloud.wait_for_request(operation, workspace.group_id, count=2)
+
+
+def test_a_right_that_is_missing_is_named_and_waited_for_by_every_call(workspace: Workspace, user: str) -> None:
+    cloud, group_id = workspace.cloud, workspace.group_id
+    create, look, modify, delete = (f"as:lifecycleHooks:{verb}" for verb in ("create", "list", "update", "delete"))
+
+    cloud.set_permissions([*ALL - {create}], user)
+    workspace.create(credentialsRef={"secretName": "otc"})
+    wait_refused(workspace, "create", create)
+    cloud.set_permissions([*ALL - {modify}], user)
+    workspace.wait_ready()
+
+    workspace.patch("hook", {"spec": {"defaultTimeout": 60}})
+    wait_refused(workspace, "modify", modify)
+    cloud.set_permissions([*ALL - {look}], user)
+    # After a failure the hook is looked at first.
+    wait_refused(workspace, "list", look)
+    cloud.set_permissions([*ALL - {delete}], user)
+    workspace.wait_ready()
+    assert [hook["default_timeout"] for hook in cloud.hooks(group_id)] == [60]
+
+    workspace.delete()
+    wait_refused(workspace, "delete", delete)
+    cloud.set_permissions(None, user)
+    workspace.wait_gone()
+    assert cloud.hooks(group_id) == []
+
+
+def test_a_user_without_a_role_is_told_of_all_the_rights(workspace: Workspace, user: str) -> None:
+    workspace.cloud.set_permissions([], user)
+    workspace.create(credentialsRef={"secretName": "otc"})
+    body = workspace.wait_reason("Forbidden")
+    assert (body["status"]["error"]["httpStatus"], body["status"]["error"]["code"]) == (403, "AS.0011")
+    assert ready(body)["message"].endswith("Grant the user the as:lifecycleHooks permissions in this project.")
+    workspace.cloud.set_permissions(None, user)
+    workspace.wait_ready()
