@@ -1,20 +1,22 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0905), for one project."""
 
 import asyncio
+import json
 import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from lifecyclehook_operator.auth import AccessKeyAuth, Place, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import CallError, Reason, TransientError
+from lifecyclehook_operator.errors import CallError, Reason, TransientError, clean_text
 from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
 from lifecyclehook_operator.resource import Hook
 from lifecyclehook_operator.transport import error_from_response, share, transport_errors
@@ -23,16 +25,36 @@ from lifecyclehook_operator.transport import error_from_response, share, transpo
 _LISTING_KEPT_SECONDS = 10
 #: After how long without use a project's connections are closed; longer than any resync interval that makes sense.
 _UNUSED_SECONDS = 6 * 3600
+#: By these an answer is known for an error, or for a single hook.
+_NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
 
-class _HookList(BaseModel):
-    lifecycle_hooks: list[Hook]
+@dataclass(frozen=True)
+class Listing:
+    """The hooks of a group, each as AS listed it."""
+
+    entries: list[Any]
+    response: httpx.Response
+
+    def find(self, hook_name: str) -> Hook | None:
+        """Return the hook of that name, or None if the group has none.
+
+        One that isn't as documented is no obstacle to finding another. Raises TransientError if it is the one that is
+        looked for; or if it may be, for its name can't be read, and no other is.
+        """
+        names = [_read_name(entry) for entry in self.entries]
+        if hook_name in names:
+            return _parse_hook("list", self.response, json.dumps(self.entries[names.index(hook_name)]))
+        if None in names:
+            raise _undocumented(
+                "list", self.response, "a hook of the group has no name that can be read, and may be this one"
+            )
+        return None
 
 
-T = TypeVar("T")
-
-_HOOK = TypeAdapter(Hook)
-_HOOK_LIST = TypeAdapter(_HookList)
+def _read_name(entry: object) -> str | None:
+    name = entry.get("lifecycle_hook_name") if isinstance(entry, Mapping) else None
+    return name if isinstance(name, str) and name else None
 
 
 class Project:
@@ -61,7 +83,7 @@ class Project:
             limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
         )
         self._auth = (AccessKeyAuth if credentials.ak else TokenAuth)(credentials, self._http)
-        self._listings: dict[str, tuple[float, asyncio.Task[list[Hook]]]] = {}
+        self._listings: dict[str, tuple[float, asyncio.Task[Listing]]] = {}
 
     async def find_place(self) -> Place:
         """Return which project it is, and where its AS is."""
@@ -86,9 +108,9 @@ class Project:
         body = {"lifecycle_hook_name": hook_name, **fields}
         if not body["notification_metadata"]:
             del body["notification_metadata"]
-        return self._parse(_HOOK, "create", await self._call("create", "POST", group_id, body))
+        return _read_hook("create", await self._call("create", "POST", group_id, body), hook_name)
 
-    async def list_hooks(self, group_id: str, *, not_before: float) -> list[Hook]:
+    async def list_hooks(self, group_id: str, *, not_before: float) -> Listing:
         """Return all hooks of a group (as_06_0902), as they were at `not_before` (of time.monotonic) or later.
 
         One call serves all who ask for the same group at about the same time. Hooks are always read this way: the path
@@ -100,10 +122,9 @@ class Project:
             self._listings[group_id] = (time.monotonic(), listing)
         return await asyncio.shield(listing)  # one waiter's cancellation is not the others'
 
-    async def _list_hooks(self, group_id: str) -> list[Hook]:
+    async def _list_hooks(self, group_id: str) -> Listing:
         try:
-            response = await self._call("list", "GET", f"{group_id}/list")
-            return self._parse(_HOOK_LIST, "list", response).lifecycle_hooks
+            return _read_list(await self._call("list", "GET", f"{group_id}/list"))
         finally:
             own = self._listings.get(group_id)
             asyncio.get_running_loop().call_later(_LISTING_KEPT_SECONDS, self._forget_listing, group_id, own)
@@ -114,7 +135,8 @@ class Project:
 
     async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
         """Change these fields of a hook, leave the others, and return it as AS answers it (as_06_0904)."""
-        return self._parse(_HOOK, "modify", await self._call("modify", "PUT", f"{group_id}/{hook_name}", changes))
+        path = f"{group_id}/{hook_name}"
+        return _read_hook("modify", await self._call("modify", "PUT", path, changes), hook_name)
 
     async def delete_hook(self, group_id: str, hook_name: str) -> None:
         """Delete a hook (as_06_0905)."""
@@ -142,21 +164,48 @@ class Project:
             raise failure
         return response
 
-    @staticmethod
-    def _parse(adapter: TypeAdapter[T], operation: str, response: httpx.Response) -> T:
-        try:
-            return adapter.validate_json(response.content)
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise TransientError(
-                Reason.UNEXPECTED_RESPONSE,
-                f"the answer is not the documented one: {where or 'body'}: {problem['msg']}",
-                operation=operation,
-                http_status=response.status_code,
-                request_id=response.headers.get("X-Request-Id", ""),
-                may_have_been_done=True,
-            ) from error
+
+def _read_hook(operation: str, response: httpx.Response, hook_name: str) -> Hook:
+    """Return the hook that an answer is about; one of another name is not to be taken for the one that was named."""
+    hook = _parse_hook(operation, response, response.content)
+    if hook.lifecycle_hook_name != hook_name:
+        other = clean_text(hook.lifecycle_hook_name, 64)
+        raise _undocumented(operation, response, f"it is about a hook named {other!r}, not {hook_name!r}")
+    return hook
+
+
+def _parse_hook(operation: str, response: httpx.Response, content: str | bytes) -> Hook:
+    try:
+        return Hook.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise _undocumented(operation, response, f"{where or 'body'}: {problem['msg']}") from error
+
+
+def _read_list(response: httpx.Response) -> Listing:
+    try:
+        body: Any = response.json()  # unlike pydantic, takes the half character that a text may end in where it was cut
+    except (ValueError, RecursionError) as error:
+        raise _undocumented("list", response, "it is no JSON") from error
+    entries = body.get("lifecycle_hooks") if isinstance(body, dict) else None
+    # An empty list may be left out; but who takes something else for it takes hooks for gone.
+    if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
+        entries = []
+    if not isinstance(entries, list):
+        raise _undocumented("list", response, "it has no list of hooks")
+    return Listing(entries, response)
+
+
+def _undocumented(operation: str, response: httpx.Response, problem: str) -> TransientError:
+    return TransientError(
+        Reason.UNEXPECTED_RESPONSE,
+        f"the answer is not the documented one: {problem}",
+        operation=operation,
+        http_status=response.status_code,
+        request_id=response.headers.get("X-Request-Id", ""),
+        may_have_been_done=True,
+    )
 
 
 def _trust(credentials: Credentials) -> ssl.SSLContext:

@@ -349,12 +349,11 @@ class _Pass:
         """Look the hook up, and see whether it comes from this resource's create call."""
         group_id, name = self._path
         try:
-            hooks = await self.project.list_hooks(group_id, not_before=not_before)
+            hook = (await self.project.list_hooks(group_id, not_before=not_before)).find(name)
         except CallError as error:
             if error.code not in ABSENT_CODES:
                 raise
-            hooks = []
-        hook = next((hook for hook in hooks if hook.lifecycle_hook_name == name), None)
+            hook = None
         self.observed = hook or Unseen.ABSENT
         self.memory.look_before_create = False
         self.claim = Claim(owned=self.claim.owned, attempted=False)

@@ -137,18 +137,22 @@ class LifecycleHookSpec(_Wanted):
 
 
 class Hook(_Model):
-    """A hook as AS answers it (table 3): unknown extra fields are ignored, missing ones are an error."""
+    """A hook as AS answers it (table 3): unknown extra fields are ignored, missing ones that matter are an error."""
 
     lifecycle_hook_name: str = Field(description="Name of the hook in its AS group.")
     lifecycle_hook_type: str = Field(description="INSTANCE_LAUNCHING or INSTANCE_TERMINATING.")
     default_result: str = Field(description="ABANDON or CONTINUE.")
     default_timeout: int = Field(description="How long an instance waits for a callback, in seconds.")
     notification_topic_urn: str = Field(description="URN of the SMN topic that is notified.")
-    notification_topic_name: str = Field(description="Name of the SMN topic that is notified.")
-    notification_metadata: str = Field(description="Text that is sent with each notification; empty if there is none.")
-    create_time: str = Field(description="When AS created the hook, in UTC.")
+    notification_topic_name: str = Field(
+        default="", description="Name of the SMN topic that is notified; empty if AS does not tell."
+    )
+    notification_metadata: str = Field(
+        default="", description="Text that is sent with each notification; empty if there is none."
+    )
+    create_time: str = Field(default="", description="When AS created the hook, in UTC; empty if AS does not tell.")
 
-    @field_validator("notification_metadata", mode="before")
+    @field_validator("notification_topic_name", "notification_metadata", "create_time", mode="before")
     @classmethod
     def _null_is_empty(cls, value: object) -> object:
         return "" if value is None else value

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import logging
 import math
 import time
@@ -10,8 +11,9 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from pydantic.alias_generators import to_camel
 
-from lifecyclehook_operator.autoscaling import Project
+from lifecyclehook_operator.autoscaling import Listing, Project
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import CallError, TransientError, UnexpectedError, WaitingError
 from lifecyclehook_operator.resource import Hook
@@ -66,14 +68,17 @@ class Client:
     async def create(self, name: str = "test-hook1", **changes: Any) -> Hook:
         return await self.project.create_hook(self.group, name, self.fields(**changes))
 
-    async def list(self) -> list[Hook]:
+    async def list(self) -> Listing:
         """Make one call, never one that serves several."""
         return await self.project.list_hooks(self.group, not_before=math.inf)
+
+    async def find(self, name: str = "test-hook1") -> Hook | None:
+        return (await self.list()).find(name)
 
     async def call(self, operation: str) -> Any:
         calls = {
             "create": self.create,
-            "list": self.list,
+            "list": self.find,
             "modify": lambda: self.project.modify_hook(self.group, "test-hook1", {"default_timeout": 60}),
             "delete": lambda: self.project.delete_hook(self.group, "test-hook1"),
         }
@@ -138,7 +143,8 @@ async def test_create_sends_metadata_where_there_is_some(client: Client) -> None
 
 async def test_list_asks_for_the_hooks_of_the_group_and_reads_them_all(client: Client) -> None:
     created = [await client.create(name) for name in ("a", "list")]
-    assert await client.list() == created
+    listing = await client.list()
+    assert [listing.find(name) for name in ("a", "list", "b")] == [*created, None]
     (request,) = client.simulator.requests("list")
     assert (request.method, request.path, request.query) == ("GET", f"{client.path}/list", {})
     assert request.body is None
@@ -146,7 +152,7 @@ async def test_list_asks_for_the_hooks_of_the_group_and_reads_them_all(client: C
 
 
 async def test_a_group_may_have_no_hooks(client: Client) -> None:
-    assert await client.list() == []
+    assert (await client.list()).entries == []
 
 
 @pytest.mark.parametrize(
@@ -188,15 +194,14 @@ async def test_a_listing_serves_all_who_ask_at_about_the_same_time(client: Clien
     await client.create()
     begin = time.monotonic()
     listings = await asyncio.gather(*(client.project.list_hooks(client.group, not_before=begin) for _ in range(20)))
-    assert await client.project.list_hooks(client.group, not_before=begin) == listings[0]
+    assert await client.project.list_hooks(client.group, not_before=begin) is listings[0]
     assert len(client.simulator.requests("list")) == 1
 
 
 async def test_a_listing_does_not_serve_who_must_see_what_came_after_it(client: Client) -> None:
     await client.project.list_hooks(client.group, not_before=time.monotonic())
     await client.create()
-    (hook,) = await client.project.list_hooks(client.group, not_before=time.monotonic())
-    assert hook.lifecycle_hook_name == "test-hook1"
+    assert (await client.project.list_hooks(client.group, not_before=time.monotonic())).find("test-hook1")
 
 
 async def test_a_listing_of_one_group_does_not_serve_another(client: Client) -> None:
@@ -205,7 +210,7 @@ async def test_a_listing_of_one_group_does_not_serve_another(client: Client) -> 
     begin = time.monotonic()
     groups = (client.group, other)
     listings = await asyncio.gather(*(client.project.list_hooks(group, not_before=begin) for group in groups))
-    assert [len(listing) for listing in listings] == [1, 0]
+    assert [len(listing.entries) for listing in listings] == [1, 0]
 
 
 async def test_a_listing_that_fails_fails_all_who_wait_for_it_and_is_made_again_for_the_next(client: Client) -> None:
@@ -215,7 +220,7 @@ async def test_a_listing_that_fails_fails_all_who_wait_for_it_and_is_made_again_
     for error in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(error, TransientError)
     assert len(client.simulator.requests("list")) == 1
-    assert await client.project.list_hooks(client.group, not_before=time.monotonic()) == []
+    assert (await client.project.list_hooks(client.group, not_before=time.monotonic())).entries == []
 
 
 async def test_one_who_stops_waiting_does_not_take_the_listing_from_the_others(client: Client) -> None:
@@ -228,7 +233,7 @@ async def test_one_who_stops_waiting_does_not_take_the_listing_from_the_others(c
         await first
     client.simulator.release(held)
     async with asyncio.timeout(DEADLINE_SECONDS):
-        assert await second == []
+        assert (await second).entries == []
     assert len(client.simulator.requests("list")) == 1
 
 
@@ -324,18 +329,40 @@ async def test_fields_that_we_do_not_know_are_tolerated(client: Client, operatio
 async def test_fields_that_we_do_not_know_are_tolerated_in_a_list(client: Client) -> None:
     body = {"lifecycle_hooks": [{**ANSWER, "something_new": 1}], "something_new": 1}
     client.simulator.fault("list", status=200, json=body)
-    assert await client.list() == [Hook.model_validate(ANSWER)]
+    assert await client.find() == Hook.model_validate(ANSWER)
 
 
-@pytest.mark.parametrize("field", ANSWER)
+OPTIONAL = ["notification_topic_name", "notification_metadata", "create_time"]
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+@pytest.mark.parametrize("is_null", [False, True])
+async def test_what_the_resource_does_not_need_may_be_missing(client: Client, field: str, is_null: bool) -> None:
+    answer = {name: value for name, value in ANSWER.items() if name != field} | ({field: None} if is_null else {})
+    for operation, body in (("create", answer), ("modify", answer), ("list", {"lifecycle_hooks": [answer]})):
+        client.simulator.fault(operation, status=200, json=body)
+        assert await client.call(operation) == Hook.model_validate({**ANSWER, field: ""})
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"lifecycle_hooks": None}, {"lifecycle_hooks": []}, {"something_new": 1}], ids=str
+)
+async def test_a_list_of_nothing_may_be_left_out(client: Client, body: dict[str, Any]) -> None:
+    client.simulator.fault("list", status=200, json=body)
+    assert await client.find() is None
+
+
+@pytest.mark.parametrize("field", [name for name in ANSWER if name not in OPTIONAL])
 async def test_a_field_that_is_missing_is_an_unexpected_response_that_names_it(client: Client, field: str) -> None:
     answer = {name: value for name, value in ANSWER.items() if name != field}
-    for operation, body in (("create", answer), ("modify", answer), ("list", {"lifecycle_hooks": [ANSWER, answer]})):
+    listed = {"lifecycle_hooks": [answer]}
+    for operation, body in (("create", answer), ("modify", answer), ("list", listed)):
         client.simulator.fault(operation, status=200, json=body)
         error = await client.fail(operation)
         assert isinstance(error, TransientError)
         assert (error.reason, error.operation, error.http_status) == ("UnexpectedResponse", operation, 200)
-        assert field.replace("_", "") in error.message.lower().replace("_", "")
+        named = "no name that can be read" if body is listed and field == "lifecycle_hook_name" else to_camel(field)
+        assert named in error.message
         assert error.request_id
         assert error.may_have_been_done
 
@@ -346,9 +373,11 @@ async def test_a_field_that_is_missing_is_an_unexpected_response_that_names_it(c
         {"text": ""},
         {"text": "{"},
         {"text": "<html>"},
+        {"text": "[" * 100_000},
         {"json": []},
         {"json": None, "text": "null"},
-        {"json": {"lifecycle_hooks": None}},
+        {"json": {"lifecycle_hooks": None, "error": {"code": "AS.0001"}}},
+        {"json": {"error_code": "APIGW.0301", "error_msg": "made up"}},
         {"json": {"lifecycle_hooks": {}}},
         {"json": {"lifecycle_hooks": [None]}},
         {"json": {**ANSWER, "default_timeout": "soon"}},
@@ -365,6 +394,85 @@ async def test_an_answer_that_is_not_the_documented_one_is_an_unexpected_respons
     assert isinstance(error, TransientError)
     assert (error.reason, error.http_status, error.may_have_been_done) == ("UnexpectedResponse", 200, True)
     assert "not the documented one" in error.message
+
+
+ODD_ENTRIES = [
+    *({**ANSWER, "lifecycle_hook_name": "odd", field: None} for field in [*ANSWER][1:5]),
+    {"lifecycle_hook_name": "odd"},
+    {**ANSWER, "lifecycle_hook_name": "odd", "default_timeout": "soon"},
+    {**ANSWER, "lifecycle_hook_name": "odd", "create_time": {"year": 2019}},
+]
+NAMELESS_ENTRIES = [
+    *(None, 7, "test-hook1", [], ["test-hook1"], {}),
+    *({**ANSWER, "lifecycle_hook_name": name} for name in (None, "", 7, ["test-hook1"])),
+    {name: value for name, value in ANSWER.items() if name != "lifecycle_hook_name"},
+]
+
+
+@pytest.mark.parametrize("odd", [*ODD_ENTRIES, *NAMELESS_ENTRIES], ids=str)
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_an_odd_hook_does_not_keep_another_from_being_found(client: Client, odd: Any, is_first: bool) -> None:
+    entries = [odd, ANSWER] if is_first else [ANSWER, odd]
+    client.simulator.fault("list", status=200, json={"lifecycle_hooks": entries})
+    assert await client.find() == Hook.model_validate(ANSWER)
+
+
+async def test_a_text_that_was_cut_within_a_character_does_not_keep_another_hook_from_being_found(
+    client: Client,
+) -> None:
+    odd = json.dumps({**ANSWER, "lifecycle_hook_name": "odd", "notification_metadata": "\ud83d"})
+    text = f'{{"lifecycle_hooks": [{odd}, {json.dumps(ANSWER)}]}}'
+    client.simulator.fault("list", status=200, text=text)
+    listing = await client.list()
+    assert listing.find("test-hook1") == Hook.model_validate(ANSWER)
+    with pytest.raises(TransientError, match="not the documented one"):
+        listing.find("odd")
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES, ids=str)
+async def test_an_odd_hook_is_the_trouble_of_who_looks_for_it_alone(client: Client, odd: dict[str, Any]) -> None:
+    client.simulator.fault("list", status=200, json={"lifecycle_hooks": [odd]})
+    listing = await client.list()
+    assert listing.find("test-hook1") is None
+    with pytest.raises(TransientError, match="not the documented one") as caught:
+        listing.find("odd")
+    (request,) = client.simulator.requests("list")
+    assert (caught.value.reason, caught.value.request_id) == ("UnexpectedResponse", request.request_id)
+
+
+@pytest.mark.parametrize("odd", NAMELESS_ENTRIES, ids=str)
+async def test_who_is_not_found_beside_a_hook_without_a_name_is_not_known_to_be_absent(
+    client: Client, odd: Any
+) -> None:
+    other = {**ANSWER, "lifecycle_hook_name": "other"}
+    client.simulator.fault("list", status=200, json={"lifecycle_hooks": [other, odd]})
+    error = await client.fail("list")
+    assert isinstance(error, TransientError)
+    assert (error.reason, error.operation, error.http_status) == ("UnexpectedResponse", "list", 200)
+    assert "no name that can be read" in error.message
+
+
+@pytest.mark.parametrize("operation", ["create", "modify"])
+@pytest.mark.parametrize("name", ["other", "Test-Hook1", "", "x" * 1000, "<b>\n"])
+async def test_an_answer_about_another_hook_is_not_taken_for_the_one_that_was_named(
+    client: Client, operation: str, name: str
+) -> None:
+    client.simulator.fault(operation, status=200, json={**ANSWER, "lifecycle_hook_name": name})
+    error = await client.fail(operation)
+    assert isinstance(error, TransientError)
+    assert (error.reason, error.operation, error.http_status) == ("UnexpectedResponse", operation, 200)
+    assert error.may_have_been_done
+    assert "'test-hook1'" in error.message
+    assert len(error.message) < 200
+    assert "<" not in error.message
+    assert error.message.isprintable()
+
+
+@pytest.mark.parametrize("operation", ["create", "list", "modify"])
+async def test_values_that_we_do_not_know_are_tolerated(client: Client, operation: str) -> None:
+    answer = {**ANSWER, "lifecycle_hook_type": "INSTANCE_RESTARTING", "default_result": "RETRY"}
+    client.simulator.fault(operation, status=200, json={"lifecycle_hooks": [answer]} if operation == "list" else answer)
+    assert await client.call(operation) == Hook.model_validate(answer)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -416,7 +524,7 @@ async def test_an_answer_that_does_not_come_in_time_leaves_open_whether_the_call
 async def test_what_the_token_may_not_do_is_told_by_as(simulator: Simulator) -> None:
     simulator.add_user("reader", "reader-password", permissions=["as:lifecycleHooks:list"])
     async with Client(simulator, username="reader", password="reader-password") as client:
-        assert await client.list() == []
+        assert (await client.list()).entries == []
         error = await client.fail("create")
     assert isinstance(error, WaitingError)
     assert (error.reason, error.code, error.http_status) == ("Forbidden", "AS.0031", 400)
