@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import lupa.lua51
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from lifecyclehook_operator.errors import Reason
 from tests.controlplane import ControlPlane
@@ -17,15 +21,43 @@ from tests.workspace import Workspace, ready
 
 CONFIG_MAP = yaml.safe_load((DEPLOY / "argocd" / "argocd-cm.yaml").read_text())
 KEY = "resource.customizations.health.as.otc.t-systems.com_LifecycleHook"
-#: Beside these Argo CD has `table` and a harmless part of `os`, and nothing else of the standard libraries.
+#: Beside these Argo CD has `table`, and by require("os") what is below.
 WITHHELD = ("string", "math", "io", "os", "debug", "coroutine", "jit")
 
 
-def find_health(body: Body) -> tuple[str, str]:
+class ArgoOs:
+    """All that Argo CD has of Lua's `os`: it reads the clock in the zone of its process, as here of the test's."""
+
+    def __init__(self, lua: Any, now: datetime, zone: ZoneInfo) -> None:
+        self.loaded = lua.table_from({"time": self.time, "date": self.date})
+        self._lua, self._now, self._zone = lua, now, zone
+
+    def time(self, fields: Any = None) -> int:
+        """Return seconds since 1970, of a table in local time; its day may be one that the month does not have."""
+        if fields is None:
+            return int(self._now.timestamp())
+        first = datetime(fields.year, fields.month, 1, fields.hour or 0, fields.min or 0, tzinfo=self._zone)
+        return int((first + timedelta(days=fields.day - 1, seconds=fields.sec or 0)).timestamp())
+
+    def date(self, format_: str, at: float | None = None) -> Any:
+        """Return a text, or a table; "!" stands for UTC, but has no effect on a time that is given."""
+        when = datetime.fromtimestamp(at, self._zone) if at is not None else self._now.astimezone(self._zone)
+        if at is None and format_.startswith("!"):
+            when = when.astimezone(UTC)
+        if format_.lstrip("!").startswith("*t"):
+            names = {"year": "year", "month": "month", "day": "day", "hour": "hour", "min": "minute", "sec": "second"}
+            return self._lua.table_from({name: getattr(when, attribute) for name, attribute in names.items()})
+        assert set(re.findall("%(.)", format_)) <= set("dFHmMSYzZ")
+        return when.strftime(format_.lstrip("!"))
+
+
+def find_health(body: Body, now: datetime | None = None, zone: str = "UTC") -> tuple[str, str]:
     """Return status and message as the health check does; each run has a Lua of its own."""
     lua = lupa.lua51.LuaRuntime(unpack_returned_tuples=True)
+    lua.execute("getmetatable('').__index = nil")
     for name in WITHHELD:
-        lua.globals()[name] = None
+        lua.globals()[name] = lua.globals().package.loaded[name] = None
+    lua.globals().package.loaded.os = ArgoOs(lua, now or datetime.now(UTC), ZoneInfo(zone)).loaded
     lua.globals().obj = _as_lua(lua, body)
     found = lua.execute(CONFIG_MAP["data"][KEY])
     assert lupa.lua51.lua_type(found) == "table"
@@ -112,14 +144,80 @@ def test_an_edge_case_has_its_health(body: Body, expected: tuple[str, str]) -> N
     assert find_health(body) == expected
 
 
+NOW = datetime(2026, 3, 1, 0, 10, 30, tzinfo=UTC)
+
+
+def failed(ago: timedelta, ready_status: str = "False", reason: str = "CloudUnavailable", now: datetime = NOW) -> Body:
+    body = resource(ready_status, reason)
+    body["status"]["error"] = {"operation": "create", "time": f"{now - ago:%Y-%m-%dT%H:%M:%SZ}"}
+    return body
+
+
+@pytest.mark.parametrize(
+    ("ready_status", "reason"),
+    [
+        ("False", "CloudUnavailable"),
+        ("False", "Throttled"),
+        ("Unknown", "CloudUnavailable"),
+        ("Unknown", "Throttled"),
+        ("Unknown", "UnexpectedResponse"),
+    ],
+)
+def test_what_does_not_heal_within_15_minutes_does_not_heal_by_itself(ready_status: str, reason: str) -> None:
+    assert find_health(failed(timedelta(minutes=15), ready_status, reason), NOW) == ("Progressing", "why")
+    late = failed(timedelta(minutes=15, seconds=1), ready_status, reason)
+    assert find_health(late, NOW) == ("Degraded", "Since 2026-02-28T23:55:29Z: why")
+
+
+def test_a_scaling_action_may_take_its_time() -> None:
+    assert find_health(failed(timedelta(days=1), reason="GroupBusy"), NOW) == ("Progressing", "why")
+
+
+def test_an_error_of_a_former_spec_tells_nothing_of_this_one() -> None:
+    body = failed(timedelta(days=1))
+    body["metadata"]["generation"] = 3
+    assert find_health(body, NOW)[0] == "Progressing"
+
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def seconds_to(*moment: int) -> int:
+    year, month, day, hour, minute = (*moment, 0, 0)[:5]
+    return int((datetime(year, month, day, hour, minute, tzinfo=UTC) - EPOCH).total_seconds())
+
+
+ZONES = ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Auckland", "Etc/GMT+12", "Etc/GMT-14"]
+
+
+@given(
+    seconds=st.integers(0, 10 * 366 * 24 * 3600),
+    ago=st.integers(0, 3600) | st.integers(0, 10**8),
+    zone=st.sampled_from(ZONES),
+)
+@example(seconds=300, ago=900, zone="America/St_Johns")  # of the new year
+@example(seconds=seconds_to(2028, 3, 1), ago=901, zone="Pacific/Auckland")  # after a leap day
+@example(seconds=seconds_to(2026, 3, 29, 2, 30), ago=901, zone="Europe/Berlin")  # as an hour that Berlin does not have
+@example(seconds=seconds_to(2026, 10, 25, 1, 5), ago=900, zone="Europe/Berlin")  # in an hour that Berlin has twice
+def test_15_minutes_are_the_same_in_any_time_zone(seconds: int, ago: int, zone: str) -> None:
+    now = EPOCH + timedelta(seconds=seconds)
+    expected = "Degraded" if ago > 15 * 60 else "Progressing"
+    assert find_health(failed(timedelta(seconds=ago), now=now), now, zone)[0] == expected
+
+
 def test_the_table_of_the_readme_tells_the_health_of_each_reason() -> None:
     section = (DEPLOY / "README.md").read_text().split("## Argo CD", 1)[1]
     told = {
         reason: health
-        for reasons, health in re.findall(r"^\| False \| ([^|]+) \| ([A-Z][a-z]+) \|", section, re.MULTILINE)
+        for reasons, health in re.findall(r"^\| False \| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE)
         for reason in re.findall(r"`(\w+)`", reasons)
     }
-    assert told == {reason: find_health(resource("False", reason))[0] for reason in Reason if reason != "Available"}
+
+    def healths(reason: Reason) -> str:
+        first, later = (find_health(failed(timedelta(minutes=ago), reason=reason), NOW)[0] for ago in (1, 16))
+        return first if first == later else f"{first}, after 15 minutes {later}"
+
+    assert told == {reason: healths(reason) for reason in Reason if reason != "Available"}
 
 
 def test_the_health_check_merges_into_the_config_map_of_argo_cd(workspace: Workspace) -> None:
