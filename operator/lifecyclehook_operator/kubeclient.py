@@ -1,11 +1,13 @@
 """What we read and write ourselves at the API server; watching is kopf's."""
 
 import json
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 from urllib.request import getproxies
 
@@ -14,6 +16,7 @@ from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObj
 from kubernetes.aio.client.exceptions import (
     ApiException,
     ConflictException,
+    ForbiddenException,
     NotFoundException,
     UnprocessableEntityException,
 )
@@ -34,6 +37,8 @@ from lifecyclehook_operator.resource import (
     LifecycleHook,
 )
 from lifecyclehook_operator.status import Happening
+
+logger = logging.getLogger(__name__)
 
 COMPONENT = "lifecyclehook-operator"
 _TIMEOUT_SECONDS = 30.0
@@ -135,7 +140,7 @@ class KubeClient:
         return _as_resource(body)
 
     async def publish_event(self, resource: LifecycleHook, happening: Happening) -> None:
-        """Publish an Event (events.k8s.io/v1) about the resource."""
+        """Publish an Event (events.k8s.io/v1) about the resource, unless its namespace is being deleted."""
         event = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -157,9 +162,14 @@ class KubeClient:
             },
         }
         with _kubernetes_errors():
-            await self._objects.create_namespaced_custom_object(
-                "events.k8s.io", "v1", resource.namespace, "events", event, _request_timeout=_TIMEOUT_SECONDS
-            )
+            try:
+                await self._objects.create_namespaced_custom_object(
+                    "events.k8s.io", "v1", resource.namespace, "events", event, _request_timeout=_TIMEOUT_SECONDS
+                )
+            except (ForbiddenException, NotFoundException) as error:
+                if not (error.status == HTTPStatus.NOT_FOUND or _is_namespace_terminating(error)):
+                    raise
+                logger.debug("%s: no Event, for the namespace is being deleted", resource.label)
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret, or None if it does not exist."""
@@ -173,11 +183,19 @@ class KubeClient:
     async def find_secrets_version(self, namespace: str = "") -> str:
         """Return from where `watch_secret_names` tells of all that follows."""
         with _kubernetes_errors():
-            list_secrets, where = self._secrets_lister(namespace)
-            page = await list_secrets(
-                *where, limit=1, _request_timeout=_TIMEOUT_SECONDS, _headers=_as_metadata("PartialObjectMetadataList")
+            # What an empty list of metadata has for items, null, is not accepted as a V1SecretList.
+            list_secrets: Any = (
+                partial(self._core.list_namespaced_secret_without_preload_content, namespace)
+                if namespace
+                else self._core.list_secret_for_all_namespaces_without_preload_content
             )
-        return str(page.metadata.resource_version)
+            response = await list_secrets(
+                limit=1, _request_timeout=_TIMEOUT_SECONDS, _headers=_as_metadata("PartialObjectMetadataList")
+            )
+            text = await response.text()
+            if response.status != HTTPStatus.OK:
+                raise ApiException(http_resp=response, body=text)
+        return str(json.loads(text)["metadata"]["resourceVersion"])
 
     async def watch_secret_names(self, namespace: str, since: str) -> AsyncIterator[tuple[str, str]]:
         """Yield namespace and name of each Secret of a namespace, or of all, that changes, for some minutes."""
@@ -291,10 +309,20 @@ def _kubernetes_errors() -> Iterator[None]:
         raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
 
 
+def _read_status(error: ApiException) -> Mapping[str, Any]:
+    """Return the Status that the API server answered, or an empty one."""
+    try:
+        status = json.loads(error.body or "")
+    except ValueError:
+        return {}
+    return status if isinstance(status, Mapping) else {}
+
+
+def _is_namespace_terminating(error: ApiException) -> bool:
+    causes = (_read_status(error).get("details") or {}).get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+
+
 def _describe(error: ApiException) -> str:
     # The exception's own text has headers and the whole body; the message in the body's Status says why.
-    try:
-        message = json.loads(error.body or "")["message"]
-    except (ValueError, KeyError, TypeError):
-        message = error.body
-    return f"{error.status} {error.reason}: {message}"
+    return f"{error.status} {error.reason}: {_read_status(error).get('message', error.body)}"

@@ -214,3 +214,23 @@ def test_a_namespace_with_fifty_hooks_and_their_secret_ends_clean(workspace: Wor
     eventually("the Secret is gone", lambda: workspace.secret("otc") is None)
     assert [hook for group in groups for hook in workspace.cloud.hooks(group)] == []
     assert len(workspace.cloud.requests("token")) == tokens
+
+
+def test_a_namespace_that_takes_no_events_any_more_is_nothing_to_warn_of(
+    workspace: Workspace, operator: OperatorProcess
+) -> None:
+    workspace.create()
+    workspace.wait_ready()
+    workspace.core.delete_namespace(workspace.namespace)
+    phase = workspace.core.read_namespace(workspace.namespace).status.phase
+    assert phase == "Terminating"
+    workspace.delete()
+    workspace.wait_gone()
+    lines = eventually("the Event was refused", lambda: log_lines(operator, workspace.namespace, "no Event"))
+    assert len(lines) == 1
+    assert log_lines(operator, workspace.namespace, "WARNING") == []
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def log_lines(operator: OperatorProcess, *words: str) -> list[str]:
+    return [line for line in operator.log.read_text().splitlines() if all(word in line for word in words)]

@@ -27,6 +27,31 @@ def test_a_secret_that_appears_is_noticed_at_once(
             workspace.wait_ready(name)
 
 
+def test_the_first_secret_of_a_namespace_is_noticed_at_once(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    options = {**fast, **NEVER_AGAIN, "namespace": workspace.namespace}
+    with OperatorProcess(cluster, {}, **options) as operator:
+        workspace.create(credentialsRef={"secretName": "otc"})
+        workspace.wait_reason("CredentialsNotFound")
+        wait_until_secrets_are_listed(workspace)
+        workspace.put_secret("otc", workspace.clouds_yaml())
+        workspace.wait_ready()
+        log = operator.log.read_text()
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+
+
+def wait_until_secrets_are_listed(workspace: Workspace) -> None:
+    """Wait until the operator has found out from where to watch for the Secrets that are missing."""
+
+    def is_listed() -> bool:
+        events = workspace.cluster.audit_events(resource="secrets", namespace=workspace.namespace, verbs=("list",))
+        return any("limit=1" in event["requestURI"] for event in events)
+
+    eventually("Secrets are listed", is_listed)
+
+
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("part", ["finalizers", "labels"])
 def test_a_secret_that_somebody_takes_from_us_is_held_again(workspace: Workspace, part: str) -> None:
