@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 GROUP = "as.otc.t-systems.com"
@@ -41,6 +41,10 @@ MUTABLE_FIELDS = (
     "notification_topic_urn",
     "notification_metadata",
 )
+
+
+#: Of an optional field without a default. The API server accepts no other null there in a server-side apply.
+_NULLABLE: dict[str, JsonValue] = {"nullable": True}
 
 
 class InvalidResourceError(Exception):
@@ -90,6 +94,7 @@ class LifecycleHookSpec(_Wanted):
         default="",
         description="Name of the hook in its AS group: letters, digits, _ and -, at most 32 characters. Defaults to "
         "metadata.name. Cannot be changed.",
+        json_schema_extra=_NULLABLE,
     )
     lifecycle_hook_type: Literal["INSTANCE_TERMINATING", "INSTANCE_LAUNCHING"] = Field(
         description="INSTANCE_LAUNCHING suspends an instance when it is started, INSTANCE_TERMINATING when it is "
@@ -113,6 +118,7 @@ class LifecycleHookSpec(_Wanted):
         default="",
         description="Text that is sent with each notification: at most 256 characters, none of < > & ' ( ). "
         "Unset and empty mean none.",
+        json_schema_extra=_NULLABLE,
     )
     credentials_ref: CredentialsRef | None = Field(
         default=None, description="Credentials to call AS with. Defaults to the operator's own."
@@ -280,7 +286,7 @@ class LifecycleHook:
     def claimed_hook(self) -> tuple[str, str]:
         """AS group and name of the hook that this resource is for, valid or not."""
         spec = self.body.get("spec", {})
-        return spec.get("scalingGroupId", ""), spec.get("lifecycleHookName", self.name)
+        return spec.get("scalingGroupId", ""), spec.get("lifecycleHookName") or self.name
 
     @property
     def secret(self) -> tuple[str, str] | None:

@@ -80,7 +80,7 @@ def check_agreement(server: Server, name: str, spec: Body) -> None:
     assert read_spec(name, stored["spec"]) == read
     assert without_unset(stored["spec"]) == without_unset(
         read.model_dump(
-            by_alias=True, exclude=set() if "lifecycleHookName" in stored["spec"] else {"lifecycle_hook_name"}
+            by_alias=True, exclude=set() if stored["spec"].get("lifecycleHookName") else {"lifecycle_hook_name"}
         )
     )
 

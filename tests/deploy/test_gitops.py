@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lifecyclehook_operator.resource import LifecycleHookSpec
 from tests.controlplane import ControlPlane
 from tests.harness import OperatorProcess, eventually
 from tests.simulator import Simulator
@@ -44,6 +45,11 @@ class Repository:
     def apply(self, *flags: str) -> None:
         self._kubectl("apply", *flags).check_returncode()
 
+    def refusal(self) -> str:
+        result = self._kubectl("apply")
+        assert result.returncode == 1, result.stdout
+        return str(result.stderr)
+
     def diff(self) -> str:
         result = self._kubectl("diff")
         assert result.returncode in (0, 1), result.stderr
@@ -71,6 +77,7 @@ def check_that_the_operator_wrote_twice(workspace: Workspace) -> None:
     assert workspace.writes() == ITS_WRITES
 
 
+OPTIONAL_FIELDS = [field.alias or "" for field in LifecycleHookSpec.model_fields.values() if not field.is_required()]
 MANIFESTS: dict[str, dict[str, Any]] = {
     "what must be said": {},
     "every field": {
@@ -83,6 +90,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
         "driftPolicy": "Repair",
     },
     "no credentials, explicitly": {"credentialsRef": None},
+    "null wherever nothing must be said": dict.fromkeys(OPTIONAL_FIELDS),
 }
 
 
@@ -100,6 +108,25 @@ def test_the_same_manifest_again_changes_nothing(
     assert repository.diff() == ""
     assert version_of(workspace) == before
     check_that_the_operator_wrote_twice(workspace)
+
+
+@pytest.mark.parametrize("how", [BY_CLIENT, BY_SERVER], ids=["by the client", "by the server"])
+def test_a_null_means_the_default_that_cannot_be_changed_either(workspace: Workspace, how: tuple[str, ...]) -> None:
+    repository = Repository(workspace, how, lifecycleHookName=None, notificationMetadata=None)
+    repository.apply()
+    workspace.wait_ready()
+    (hook,) = workspace.cloud.hooks(workspace.group_id)
+    assert hook["lifecycle_hook_name"] == "hook"
+    repository.manifest["spec"]["lifecycleHookName"] = "other"
+    assert "lifecycleHookName cannot be changed" in repository.refusal()
+    repository.manifest["spec"]["lifecycleHookName"] = "hook"
+    repository.apply()
+    repository.manifest["spec"] |= {"lifecycleHookName": None, "notificationMetadata": "text"}
+    repository.apply()
+    workspace.wait_ready()
+    assert workspace.cloud.hooks(workspace.group_id)[0]["notification_metadata"] == "text"
+    repository.manifest["metadata"]["name"] = "no.hook"
+    assert "set spec.lifecycleHookName" in repository.refusal()
 
 
 def test_who_changes_from_client_side_to_server_side_takes_over_once(workspace: Workspace) -> None:

@@ -145,6 +145,12 @@ def test_a_null_where_there_is_a_default_is_the_default_as_for_the_api_server() 
     assert make_spec(**nulls) == make_spec()
 
 
+def test_a_hook_whose_name_is_null_is_claimed_by_the_resources_name() -> None:
+    resource = make_resource("web-hook", spec={**SPEC, "lifecycleHookName": None})
+    assert resource.claimed_hook == (SPEC["scalingGroupId"], "web-hook")
+    assert resource.spec().lifecycle_hook_name == "web-hook"
+
+
 def test_a_cloud_that_is_not_named_is_otc() -> None:
     reference = make_spec(credentialsRef={"secretName": "a"}).credentials_ref
     assert reference is not None
