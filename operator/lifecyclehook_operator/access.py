@@ -66,6 +66,12 @@ class SecretStore:
                 await self._api.release_secret(*key)
                 self._held.pop(key, None)
 
+    def is_being_deleted(self, key: Key) -> bool | None:
+        """Return whether a Secret is being deleted and stays only because it is held; None if that is not known."""
+        if key in self._held:
+            return self._held[key].is_deleting
+        return False if key in self._missing else None
+
     def missing(self) -> list[Key]:
         """Return the Secrets that did not exist when they were asked for."""
         return list(self._missing)
@@ -136,6 +142,10 @@ class Access:
                 f"the credentials are for project {project_id}, but the hook lives in {resource.status.project_id}",
             )
         return project
+
+    def is_secret_being_deleted(self, resource: LifecycleHook) -> bool | None:
+        """Return whether the Secret of a resource is being deleted, as far as that is known without a call."""
+        return self._secrets.is_being_deleted(resource.secret) if resource.secret else None
 
     async def _find_credentials(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Credentials:
         reference = spec.credentials_ref

@@ -93,10 +93,13 @@ class Inventory:
         nothing needs any more is let go. Raises KubernetesError.
         """
         self._is_relisted |= event_type is None
+        was_being_deleted = self.secrets.is_being_deleted(key)
         if self.secrets.notice(key, secret):
             self._retry_users(key)
         if key not in self.secrets.held() and self._claims.of_secret(*key):
             await self.secrets.get(key, hold=True)
+        if self.secrets.is_being_deleted(key) != was_being_deleted:
+            self.schedule.wake(self._claims.of_secret(*key))
         await self._release_unused_secrets(key[0])
 
     def _forget(self, uid: str) -> None:

@@ -34,8 +34,25 @@ from lifecyclehook_operator.errors import (
     WaitingError,
 )
 from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RECONCILE_DURATION, RECONCILES
-from lifecyclehook_operator.resource import Hook, InvalidResourceError, LifecycleHook, LifecycleHookSpec
-from lifecyclehook_operator.status import Drifted, Failed, Happening, InSync, Released, next_status, status_patch
+from lifecyclehook_operator.resource import (
+    Hook,
+    InvalidResourceError,
+    LifecycleHook,
+    LifecycleHookSpec,
+    LifecycleHookStatus,
+)
+from lifecyclehook_operator.status import (
+    Drifted,
+    Failed,
+    Happening,
+    InSync,
+    Released,
+    has_note,
+    next_status,
+    secret_note,
+    status_patch,
+    with_note,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +134,17 @@ class Memory:
     look_before_create: bool = False
     #: A create call may have taken effect although it was never answered so: the fingerprint tells.
     may_have_created: bool = False
+    #: The fingerprints that were written last, for a resource from which they are taken.
+    create_intents: tuple[str, ...] = ()
 
     @classmethod
     def begin(cls, resource: LifecycleHook) -> Self:
         """Return the memory of a resource that is new to this process; an intent found on it is a former process's."""
-        return cls(look_before_create=resource.has_intended, may_have_created=bool(resource.create_intents))
+        return cls(
+            look_before_create=resource.has_intended,
+            may_have_created=bool(resource.create_intents),
+            create_intents=resource.create_intents,
+        )
 
 
 class Reconciler:
@@ -155,6 +178,9 @@ class Reconciler:
         """
         if resource.is_released:
             return resource, FOREVER
+        if not resource.is_deleting:
+            resource = await self._restore_finalizer(resource, memory)
+            resource = await self._note_secret(resource)
         if memory.handled is None and _is_settled(resource):
             memory.handled, memory.is_current = resource.request, True
             memory.due_at = self._timing.next_look(resource.claimed_hook[0])
@@ -169,6 +195,38 @@ class Reconciler:
         async with self._locks.setdefault(resource.claimed_hook, asyncio.Lock()):
             with ACTIVE_WORKERS.track_inprogress(), RECONCILE_DURATION.time():
                 return await self._make_pass(resource, memory)
+
+    async def _restore_finalizer(self, resource: LifecycleHook, memory: Memory) -> LifecycleHook:
+        """Put the finalizer on again where it is needed and was taken off, as by a replacement of the whole object."""
+        may_have_hook = resource.status.lifecycle_hook or memory.answered or memory.may_have_created
+        if resource.has_finalizer or not may_have_hook:
+            return resource
+        return await self._kubernetes.add_finalizer(resource, resource.create_intents or memory.create_intents)
+
+    async def _note_secret(self, resource: LifecycleHook) -> LifecycleHook:
+        """Say in the status, and by an Event, that the Secret is being deleted, which it cannot be before we let go."""
+        status = self._with_note(resource, resource.status)
+        return await self._patch_status(resource, status) if status != resource.status else resource
+
+    def _with_note(self, resource: LifecycleHook, status: LifecycleHookStatus) -> LifecycleHookStatus:
+        if resource.secret is None:
+            return status
+        note, is_deleted = secret_note(*resource.secret), self._access.is_secret_being_deleted(resource)
+        if resource.is_deleting or is_deleted is None:  # what has been said stays
+            is_deleted = has_note(resource.status, note)
+        return with_note(status, note, is_on=is_deleted)
+
+    async def _patch_status(self, resource: LifecycleHook, status: LifecycleHookStatus) -> LifecycleHook:
+        """Write the status if it differs, and tell of a Secret that is being deleted when that is new in it."""
+        patch = status_patch(resource.body.get("status"), status)
+        if not patch:
+            return resource
+        note = secret_note(*resource.secret) if resource.secret else ""
+        is_new = bool(note) and has_note(status, note) and not has_note(resource.status, note)
+        resource = await self._kubernetes.patch_status(resource, patch)
+        if is_new:
+            await self._tell(resource, Happening("Warning", "SecretInUse", note.strip()))
+        return resource
 
     async def _make_pass(self, resource: LifecycleHook, memory: Memory) -> tuple[LifecycleHook, float]:
         if memory.untold is None or memory.due_at <= time.monotonic():
@@ -280,15 +338,15 @@ class Reconciler:
     ) -> LifecycleHook:
         """Write the status, and tell of what happened, if there is anything new."""
         status = next_status(resource.status, outcome, resource.generation, datetime.now(UTC), memory.answered)
-        if patch := status_patch(resource.body.get("status"), status):
-            resource = await self._kubernetes.patch_status(resource, patch)
+        written = await self._patch_status(resource, self._with_note(resource, status))
+        if written is not resource:
             ready = status.condition("Ready")
             if isinstance(outcome, InSync):
-                await self._tell(resource, outcome.happening)
+                await self._tell(written, outcome.happening)
             elif ready is not None:
-                await self._tell(resource, Happening("Warning", ready.reason, ready.message))
+                await self._tell(written, Happening("Warning", ready.reason, ready.message))
         memory.answered = None
-        return resource
+        return written
 
     async def _tell(self, resource: LifecycleHook, happening: Happening | None) -> None:
         if happening is None:
@@ -469,6 +527,7 @@ class _Pass:
             intent = self.resource.fingerprint(fields)
             former = [each for each in intents if each != intent] if keep_former else []
             intents = (*former, intent)[-_MAX_INTENTS:]
+        self.memory.create_intents = intents
         if not self.resource.has_finalizer or self.resource.create_intents != intents:
             self.resource = await self.kubernetes.add_finalizer(self.resource, intents)
 
@@ -476,6 +535,7 @@ class _Pass:
         """See to it that a hook that isn't this resource's is not taken for it after a restart."""
         self.memory.look_before_create = True
         if self.resource.create_intents and not self.memory.may_have_created:
+            self.memory.create_intents = ()
             self.resource = await self.kubernetes.add_finalizer(self.resource, ())
 
     def _own(self, hook: Hook, reason: str, message: str) -> None:

@@ -63,6 +63,11 @@ class Schedule:
                 entry.memory.is_retry_asked = True
                 self._wake(entry)
 
+    def wake(self, uids: Iterable[str]) -> None:
+        """Make a pass for these resources: what is known beside them has changed."""
+        for entry in filter(None, map(self._entries.get, list(uids))):
+            self._wake(entry)
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -109,6 +109,31 @@ def next_status(
     return previous.model_copy(update=changes)
 
 
+def secret_note(namespace: str, name: str) -> str:
+    """Return what the Ready condition says beside all else while the resource's Secret is being deleted."""
+    return (
+        f" Secret {namespace}/{name} is being deleted, but stays until no LifecycleHook needs it. Delete this resource "
+        "or change spec.credentialsRef; to keep the Secret, take the operator's finalizer off it and create it again."
+    )
+
+
+def has_note(status: LifecycleHookStatus, note: str) -> bool:
+    """Return whether the Ready condition has a note."""
+    ready = status.condition("Ready")
+    return ready is not None and ready.message.endswith(note)
+
+
+def with_note(status: LifecycleHookStatus, note: str, *, is_on: bool) -> LifecycleHookStatus:
+    """Return the status with a note at the end of what the Ready condition says, or without it."""
+    conditions = tuple(
+        each.model_copy(update={"message": each.message.removesuffix(note) + (note if is_on else "")})
+        if each.type == "Ready"
+        else each
+        for each in status.conditions
+    )
+    return status.model_copy(update={"conditions": conditions})
+
+
 def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus) -> Sequence[Mapping[str, Any]]:
     """Return the JSON Patch operations (RFC 6902) that make the status as wanted, none if it is."""
     content = wanted.as_object()

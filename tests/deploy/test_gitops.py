@@ -45,6 +45,12 @@ class Repository:
     def apply(self, *flags: str) -> None:
         self._kubectl("apply", *flags).check_returncode()
 
+    def replace(self, *flags: str) -> None:
+        """Replace the whole object, as Argo CD does with Replace=true; what the manifest does not have is lost."""
+        text = yaml.safe_dump(self.manifest)
+        replaced = self._workspace.cluster.kubectl("replace", *flags, "-f", "-", input=text)
+        assert "replaced" in replaced.stdout
+
     def refusal(self) -> str:
         result = self._kubectl("apply")
         assert result.returncode == 1, result.stdout
@@ -225,6 +231,83 @@ def collect_garbage(workspace: Workspace) -> None:
         workspace.patch("hook", {"metadata": {"finalizers": ours(workspace.get())}})
 
 
+def test_a_replaced_resource_gets_its_finalizer_back_at_once(workspace: Workspace) -> None:
+    repository = Repository(workspace, BY_CLIENT)
+    repository.apply()
+    before = workspace.wait_ready()
+    repository.replace()
+    body = workspace.wait("the finalizer is back", ours)
+    assert body["status"] == before["status"]
+    wait_until_the_operator_has_seen_it_all(workspace)
+    assert workspace.writes() == [*ITS_WRITES, "lifecyclehooks"]
+    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == ["create"]
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_a_resource_replaced_by_another_spec_costs_no_write_more(workspace: Workspace) -> None:
+    repository = Repository(workspace, BY_CLIENT)
+    repository.apply()
+    workspace.wait_ready()
+    repository.manifest["spec"]["defaultTimeout"] = 600
+    repository.replace()
+    workspace.wait_ready()
+    assert ours(workspace.get())
+    wait_until_the_operator_has_seen_it_all(workspace)
+    assert workspace.writes() == [*ITS_WRITES, *ITS_WRITES]
+    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == [
+        "create",
+        "modify",
+    ]
+
+
+def test_a_resource_replaced_while_it_is_not_known_whether_there_is_a_hook_leaves_no_orphan(
+    workspace: Workspace,
+) -> None:
+    workspace.cloud.fault("create", group_id=workspace.group_id, status=504, stage="after")
+    workspace.cloud.fault("list", group_id=workspace.group_id, status=503, count=None)
+    repository = Repository(workspace, BY_CLIENT, adoptionPolicy="Never")
+    repository.apply()
+    workspace.wait_reason("CloudUnavailable")
+    repository.replace()
+    workspace.wait("the finalizer is back", ours)
+    workspace.cloud.clear_faults()
+    workspace.wait_ready()
+    assert len(workspace.cloud.requests("create", workspace.group_id)) == 1
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+def test_a_resource_replaced_while_the_operator_is_down_gets_its_finalizer_back_without_a_call(
+    workspace: Workspace, operator: OperatorProcess
+) -> None:
+    repository = Repository(workspace, BY_CLIENT)
+    repository.apply()
+    workspace.wait_ready()
+    operator.stop()
+    repository.replace()
+    assert not ours(workspace.get())
+    operator.start()
+    workspace.wait("the finalizer is back", ours)
+    wait_until_the_operator_has_seen_it_all(workspace)
+    assert workspace.writes() == [*ITS_WRITES, "lifecyclehooks"]
+    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == ["create"]
+
+
+def test_a_replaced_resource_that_has_no_hook_gets_no_finalizer(workspace: Workspace) -> None:
+    workspace.create("older", lifecycleHookName="hook")
+    workspace.wait_ready("older")
+    repository = Repository(workspace, BY_CLIENT)
+    repository.apply()
+    workspace.wait_reason("Conflict")
+    repository.replace()
+    wait_until_the_operator_has_seen_it_all(workspace)
+    assert not ours(workspace.get())
+    assert workspace.writes() == ["lifecyclehooks/status"]
+
+
 def test_a_restart_leaves_synced_resources_alone(workspace: Workspace, operator: OperatorProcess) -> None:
     repository = Repository(workspace, BY_SERVER)
     repository.apply()
@@ -234,3 +317,17 @@ def test_a_restart_leaves_synced_resources_alone(workspace: Workspace, operator:
     check_that_the_operator_wrote_twice(workspace)
     assert is_ready(workspace.get() or {})
     assert repository.diff() == ""
+
+
+def test_another_group_is_a_matter_of_deleting_and_creating_anew(workspace: Workspace) -> None:
+    """As Argo CD does with Force=true,Replace=true."""
+    repository = Repository(workspace, BY_CLIENT)
+    repository.apply()
+    workspace.wait_ready()
+    other_group = workspace.cloud.add_group()
+    repository.manifest["spec"]["scalingGroupId"] = other_group
+    assert "scalingGroupId cannot be changed" in repository.refusal()
+    repository.replace("--force")
+    workspace.wait_ready()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+    assert len(workspace.cloud.hooks(other_group)) == 1

@@ -176,6 +176,21 @@ async def test_a_secret_that_is_being_deleted_serves_but_cannot_be_held() -> Non
     assert api.calls == ["read"]
 
 
+async def test_whether_a_secret_is_being_deleted_is_known_of_those_that_are_held_or_missing() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    assert store.is_being_deleted(KEY) is None
+    await store.get(KEY, hold=True)
+    assert store.is_being_deleted(KEY) is False
+    store.notice(KEY, make_secret(is_held=True, is_deleting=True))
+    assert store.is_being_deleted(KEY) is True
+    store.notice(KEY, None)
+    assert store.is_being_deleted(KEY) is None
+    api.secret = None
+    await store.get(KEY, hold=True)
+    assert store.is_being_deleted(KEY) is False
+
+
 async def test_a_secret_that_does_not_exist_is_asked_for_again() -> None:
     api = SecretApi(None)
     store = SecretStore(api)

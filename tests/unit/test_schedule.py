@@ -380,6 +380,16 @@ async def test_a_retry_wakes_only_those_that_wait_after_a_failure(schedule: Sche
     assert passes.versions("b") == [1]
 
 
+async def test_whoever_is_woken_makes_a_pass(schedule: Schedule, passes: Passes) -> None:
+    for uid in ("a", "b"):
+        schedule.notice(make(1, uid))
+        await passes.until(1, uid=uid)
+    schedule.wake(["a", "not known"])
+    await passes.until(1, 1)
+    await passes.until_idle()
+    assert passes.versions("b") == [1]
+
+
 async def test_a_retry_asked_for_while_a_pass_is_failing_is_not_lost(schedule: Schedule, passes: Passes) -> None:
     gate = Gate(delay=60)
     passes.then(gate)

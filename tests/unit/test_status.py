@@ -20,7 +20,17 @@ from lifecyclehook_operator.errors import (
     WaitingError,
 )
 from lifecyclehook_operator.resource import LifecycleHookStatus
-from lifecyclehook_operator.status import Drifted, Failed, Happening, InSync, next_status, status_patch
+from lifecyclehook_operator.status import (
+    Drifted,
+    Failed,
+    Happening,
+    InSync,
+    has_note,
+    next_status,
+    secret_note,
+    status_patch,
+    with_note,
+)
 from tests.unit.samples import make_hook
 
 Outcome = InSync | Drifted | Failed
@@ -376,3 +386,31 @@ def test_whatever_happens_the_patch_leads_to_the_wanted_status_and_is_empty_when
         read_back = LifecycleHookStatus.model_validate(kept)
         again = next_status(read_back, outcome, generation, LATER + timedelta(days=1))
         assert status_patch(kept, again) == []
+
+
+NOTE = secret_note("web", "otc")
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_note_is_all_that_differs_and_goes_again(outcome: Outcome) -> None:
+    status = follow(outcome)
+    noted = with_note(status, NOTE, is_on=True)
+    assert has_note(noted, NOTE)
+    assert not has_note(status, NOTE)
+    (patch,) = status_patch(status.as_object(), noted)
+    before, after = status.condition("Ready"), noted.condition("Ready")
+    assert patch["path"] == "/status/conditions"
+    assert before is not None
+    assert after == before.model_copy(update={"message": before.message + NOTE})
+    assert with_note(noted, NOTE, is_on=True) == noted
+    assert with_note(noted, NOTE, is_on=False) == status
+
+
+def test_a_note_has_no_place_before_the_first_condition() -> None:
+    status = LifecycleHookStatus()
+    assert with_note(status, NOTE, is_on=True) == status
+    assert not has_note(status, NOTE)
+
+
+def test_a_note_is_bounded_whatever_the_names() -> None:
+    assert len(secret_note("n" * 63, "s" * 253)) < 600
