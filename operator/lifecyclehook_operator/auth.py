@@ -327,23 +327,21 @@ def _with_version(auth_url: str) -> str:
 
 def _login_body(credentials: Credentials) -> Mapping[str, Any]:
     user_domain = _reference(credentials.user_domain_id, credentials.user_domain_name)
-    project = _reference(credentials.project_id, credentials.project_name)
+    user = _in_domain(_reference(credentials.user_id, credentials.username), user_domain)
     project_domain = _reference(credentials.project_domain_id, credentials.project_domain_name) or user_domain
+    project = _in_domain(_reference(credentials.project_id, credentials.project_name), project_domain)
+    password = credentials.password.get_secret_value() if credentials.password else ""
     return {
         "auth": {
-            "identity": {
-                "methods": ["password"],
-                "password": {
-                    "user": {
-                        "name": credentials.username,
-                        "password": credentials.password.get_secret_value() if credentials.password else "",
-                        "domain": user_domain,
-                    }
-                },
-            },
-            "scope": {"project": project if "id" in project else {**project, "domain": project_domain}},
+            "identity": {"methods": ["password"], "password": {"user": {**user, "password": password}}},
+            "scope": {"project": project},
         }
     }
+
+
+def _in_domain(reference: Mapping[str, str], domain: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return what a user or project is named by: an ID says it all, and a project is by default of the user's domain."""
+    return reference if "id" in reference or not domain else {**reference, "domain": domain}
 
 
 def _reference(id_: str, name: str) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import logging
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -49,18 +50,48 @@ _CONFIG_FILES = (
     Path("~/.config/openstack/clouds.yaml"),
     Path("/etc/openstack/clouds.yaml"),
 )
+#: Other names that clients of this cloud have for a field of ours, which they stand for where none of these is given.
+_ALIASES = {
+    "access_key": ("ak",),
+    "secret_key": ("sk",),
+    "tenant_name": ("project_name", "project_id"),
+    "tenant_id": ("project_id", "project_name"),
+    "domain_name": ("user_domain_name", "user_domain_id"),
+    "domain_id": ("user_domain_id", "user_domain_name"),
+}
 #: Keys of a cloud beside its auth, and what they are here.
 _CLOUD_KEYS = {
     "region_name": "region_name",
     "as_endpoint_override": "as_endpoint",
     "ak": "ak",
     "sk": "sk",
+    "access_key": "access_key",
+    "secret_key": "secret_key",
     "security_token": "security_token",
+    "auth_type": "auth_type",
 }
+_PASSWORD_AUTH_TYPES = ("password", "v3password")
+_ACCESS_KEY_AUTH_TYPE = "aksk"
+#: Ways to log in that other clients know. To ignore one of them would be to log in as somebody else, or to fail oddly.
+_UNSUPPORTED_KEYS = frozenset(
+    {
+        "agency_domain_name",
+        "agency_name",
+        "application_credential_id",
+        "application_credential_name",
+        "application_credential_secret",
+        "auth_token",
+        "delegated_project",
+        "identity_provider",
+        "passcode",
+        "target_agency_name",
+        "token",
+        "trust_id",
+    }
+)
 #: Keys of a cloud that say nothing about who we are or where to call, or nothing that we would not do anyway.
 _IGNORED_KEYS = frozenset(
     {
-        "auth_type",
         "cacert",
         "identity_api_version",
         "interface",
@@ -119,13 +150,15 @@ _HeaderValue = AfterValidator(_check_header_value)
 class Credentials(BaseModel):
     """Who we are, the project to work in, and where IAM and AS are. Equal credentials share a token and connections.
 
-    Who we are is a user with a password, or an access key (ak, sk), which may be temporary (security_token).
+    Who we are is a user with a password, or an access key (ak, sk), which may be temporary (security_token). Where both
+    are there, the access key is used; of a user's ID and name, the ID.
     """
 
     model_config = ConfigDict(frozen=True)
 
     auth_url: _Address = ""
     username: str = ""
+    user_id: str = ""
     password: _NonEmptySecret | None = None
     user_domain_name: str = ""
     user_domain_id: str = ""
@@ -167,8 +200,11 @@ class Credentials(BaseModel):
         if self.ak or self.sk:
             missing += [name for name in ("ak", "sk") if not getattr(self, name)]
         else:
-            missing += [name for name in ("username", "password") if not getattr(self, name)]
-            if not (self.user_domain_name or self.user_domain_id):
+            if not (self.username or self.user_id):
+                missing.append("username or user_id")
+            if not self.password:
+                missing.append("password")
+            if not (self.user_id or self.user_domain_name or self.user_domain_id):
                 missing.append("user_domain_name or user_domain_id")
         if not (self.project_name or self.project_id):
             missing.append("project_name or project_id")
@@ -250,15 +286,21 @@ class _Environment(BaseSettings):
     cloud: str | None = None
     client_config_file: Path | None = None
     auth_url: str | None = None
+    auth_type: str | None = None
     username: str | None = None
+    user_id: str | None = Field(default=None, validation_alias=AliasChoices("OS_USER_ID", "OS_USERID"))
     password: SecretStr | None = None
     user_domain_name: str | None = None
     user_domain_id: str | None = None
+    domain_name: str | None = None
+    domain_id: str | None = None
     ak: str | None = Field(default=None, validation_alias=AliasChoices("OS_ACCESS_KEY", "OS_AK"))
     sk: SecretStr | None = Field(default=None, validation_alias=AliasChoices("OS_SECRET_KEY", "OS_SK"))
     security_token: SecretStr | None = None
     project_name: str | None = None
     project_id: str | None = None
+    tenant_name: str | None = None
+    tenant_id: str | None = None
     project_domain_name: str | None = None
     project_domain_id: str | None = None
     region_name: str | None = None
@@ -274,16 +316,17 @@ def read_environment() -> Credentials | None:
     """
     environment = _Environment()
     if environment.cloud or environment.client_config_file:
-        return _read_config_file(environment.client_config_file, environment.cloud or "otc")
+        return _read_config_file(environment.client_config_file, environment.cloud or "otc", environment.cacert)
     values = environment.model_dump(exclude_none=True)
     if "auth_url" not in values:
         return None
     if cacert := values.pop("cacert", None):
         values["ca_certificates"] = _read_file(cacert)
+    values |= {name: os.environ.get(f"OS_{name.upper()}") for name in _UNSUPPORTED_KEYS}
     return _validate(values, "the operator's environment (OS_*)")
 
 
-def _read_config_file(given: Path | None, cloud_name: str) -> Credentials:
+def _read_config_file(given: Path | None, cloud_name: str, default_cacert: Path | None) -> Credentials:
     candidates = [given] if given else [path.expanduser() for path in _CONFIG_FILES]
     for path in candidates:
         if given or path.is_file():
@@ -291,8 +334,9 @@ def _read_config_file(given: Path | None, cloud_name: str) -> Credentials:
             cacert = _find_cloud(text, cloud_name, str(path)).get("cacert") or ""
             if not isinstance(cacert, str):
                 raise _error(Reason.CREDENTIALS_INVALID, f"{path}, cloud {cloud_name!r}: cacert is no path")
-            return read_clouds_yaml(text, cloud_name, str(path), _read_file(path.parent / cacert) if cacert else "")
-    raise _error(Reason.CREDENTIALS_NOT_FOUND, f"OS_CLOUD is set, but there is no {' or '.join(map(str, candidates))}")
+            bundle = path.parent / cacert if cacert else default_cacert
+            return read_clouds_yaml(text, cloud_name, str(path), _read_file(bundle) if bundle else "")
+    raise _error(Reason.CREDENTIALS_INVALID, f"OS_CLOUD is set, but there is no {' or '.join(map(str, candidates))}")
 
 
 def _read_file(path: Path) -> str:
@@ -313,11 +357,12 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: s
     if not isinstance(auth, dict):
         raise _error(Reason.CREDENTIALS_INVALID, f"{source}: cloud {cloud_name!r} has no mapping named auth")
     values = auth | {name: cloud[key] for key, name in _CLOUD_KEYS.items() if key in cloud}
+    values |= {name: cloud[name] for name in _UNSUPPORTED_KEYS if name in cloud}
     known = {"auth", *_CLOUD_KEYS} | _IGNORED_KEYS
-    unknown = sorted({*map(str, auth)} - set(Credentials.model_fields)) + sorted({*map(str, cloud)} - known)
+    unknown = sorted({*map(str, auth)} - {*Credentials.model_fields, *_ALIASES, "auth_type"} - _UNSUPPORTED_KEYS)
+    unknown += sorted({*map(str, cloud)} - known - _UNSUPPORTED_KEYS)
     if unknown:
         logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, clean_text(", ".join(unknown)))
-    values = {name: value for name, value in values.items() if value and name != "ca_certificates"}
     return _validate(values | {"ca_certificates": ca_certificates}, f"{source}, cloud {cloud_name!r}")
 
 
@@ -371,9 +416,33 @@ def _find_cloud(text: str, cloud_name: str, source: str) -> dict[str, Any]:
     return cloud
 
 
+def _settle(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return what is given, under the names of the fields of Credentials.
+
+    Raises CredentialsError (CredentialsInvalid) if it is for a way to log in that is not known here.
+    """
+    given = {name: value for name, value in values.items() if value}
+    unsupported = sorted(_UNSUPPORTED_KEYS & given.keys())
+    auth_type = given.pop("auth_type", None)
+    if auth_type not in (None, _ACCESS_KEY_AUTH_TYPE, *_PASSWORD_AUTH_TYPES):
+        unsupported.append(f"auth_type {clean_text(auth_type, 64)}" if isinstance(auth_type, str) else "auth_type")
+    if unsupported:
+        raise _error(
+            Reason.CREDENTIALS_INVALID,
+            f"{source}: not supported: {', '.join(unsupported)}; give a user with a password, or an access key",
+        )
+    settled = {name: value for name, value in given.items() if name not in _ALIASES}
+    for alias, fields in _ALIASES.items():
+        if alias in given and not given.keys() & set(fields):
+            settled[fields[0]] = given[alias]
+    if auth_type in _PASSWORD_AUTH_TYPES and settled.keys() & {"username", "user_id"}:
+        settled = {name: value for name, value in settled.items() if name not in ("ak", "sk", "security_token")}
+    return settled
+
+
 def _validate(values: dict[str, Any], source: str) -> Credentials:
     try:
-        return Credentials.model_validate(values)
+        return Credentials.model_validate(_settle(values, source))
     except ValidationError as error:
         # The inputs stay out of the message: one of them is the password.
         problems = "; ".join(

@@ -128,6 +128,19 @@ async def test_a_project_given_by_its_id_is_asked_for_by_it_alone(simulator: Sim
     assert request.body["auth"]["scope"] == {"project": {"id": project_id}}
 
 
+@pytest.mark.parametrize("project", [{}, {"project_domain_name": "simulated-domain"}])
+async def test_a_user_given_by_an_id_needs_no_domain(simulator: Simulator, project: dict[str, str]) -> None:
+    user_id = simulator.add_user("by-id", "password-of-id")
+    changes = {"user_id": user_id, "username": "nobody", "password": "password-of-id", "user_domain_name": ""}
+    async with Client(simulator, **changes, **project) as client:
+        assert await client.project.get_id() == simulator.project_id
+    (request,) = simulator.requests("token")
+    auth = request.body["auth"]
+    assert auth["identity"]["password"]["user"] == {"id": user_id, "password": "***"}
+    domain = {"domain": {"name": "simulated-domain"}} if project else {}
+    assert auth["scope"] == {"project": {"name": "eu-de_demo", **domain}}
+
+
 @pytest.mark.parametrize("suffix", ["/v3", "/v3/", "", "/"])
 async def test_the_address_of_iam_may_be_given_with_and_without_its_version(simulator: Simulator, suffix: str) -> None:
     async with Client(simulator, auth_url=f"{simulator.url}{suffix}") as client:

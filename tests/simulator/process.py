@@ -81,12 +81,12 @@ class Simulator:
         self._send("POST", "/projects", {"name": name, "project_id": project_id, **fields})
         return project_id
 
-    def add_user(self, name: str, password: str, **fields: Any) -> None:
-        """Add a user, or change the one of that name.
+    def add_user(self, name: str, password: str, **fields: Any) -> str:
+        """Add a user, or change the one of that name, and return its id.
 
         `domain`: name of the user's domain; `permissions`: as for `set_permissions`.
         """
-        self._send("POST", "/users", {"name": name, "password": password, **fields})
+        return str(self._send("POST", "/users", {"name": name, "password": password, **fields})["id"])
 
     def set_permissions(self, permissions: Sequence[str] | None, user: str | None = None, **fields: str) -> None:
         """Let a user, or all users that there are, perform these AS actions and no others.

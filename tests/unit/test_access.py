@@ -279,7 +279,7 @@ async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret
         (Case(None), referring(), "CredentialsNotFound", "Secret web/otc does not exist"),
         (Case(Secret({}, is_held=False)), referring(), "CredentialsInvalid", "has no key clouds.yaml"),
         (Case(make_secret()), referring("other"), "CredentialsInvalid", "no cloud named 'other'; it has: otc"),
-        (Case(make_secret(username="")), referring(), "CredentialsInvalid", "username is missing"),
+        (Case(make_secret(username="")), referring(), "CredentialsInvalid", "username or user_id is missing"),
         (
             Case(),
             make_resource(status={"projectId": "p-2"}),

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import logging
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,9 @@ def shown(error: BaseException) -> str:
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Return what sets the variables; none of them is set."""
-    for name in (*ENVIRONMENT, "OS_USER_DOMAIN_ID", "OS_PROJECT_ID", "OS_REGION_NAME", "AS_ENDPOINT", "OS_CLOUD"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith("OS_") or name == "AS_ENDPOINT":
+            monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -84,13 +86,15 @@ def test_domain_and_project_may_be_given_by_their_ids() -> None:
 
 
 def test_what_other_clients_want_in_clouds_yaml_is_ignored() -> None:
-    text = clouds({**AUTH, 7: "x", "passcode": "x"}, interface="public", identity_api_version=3, verify=False)
+    text = clouds({**AUTH, 7: "x", "default_domain": "x"}, interface="public", identity_api_version=3, verify=False)
     assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
 
 
 def test_what_is_not_known_is_told_of_without_its_value(caplog: pytest.LogCaptureFixture) -> None:
-    read_clouds_yaml(clouds({**AUTH, "passcode": "123456"}, interface="public", verify=False), "otc", SOURCE)
-    assert [record.getMessage() for record in caplog.records] == [f"{SOURCE}, cloud 'otc': ignoring passcode, verify"]
+    read_clouds_yaml(clouds({**AUTH, "default_domain": "123456"}, interface="public", verify=False), "otc", SOURCE)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{SOURCE}, cloud 'otc': ignoring default_domain, verify"
+    ]
 
 
 @pytest.mark.parametrize("place", ["auth", "cloud"])
@@ -101,6 +105,106 @@ def test_an_access_key_needs_neither_user_nor_domain(place: str) -> None:
     credentials = read_clouds_yaml(text, "otc", SOURCE)
     assert credentials.ak == "AK"
     assert "secret" not in repr(credentials)
+
+
+@pytest.mark.parametrize("place", ["auth", "cloud"])
+def test_an_access_key_may_be_named_as_terraform_does(place: str) -> None:
+    key = {"access_key": "AK", "secret_key": "SK-secret"}
+    auth = {"auth_url": AUTH["auth_url"], "project_name": "eu-de_web"}
+    text = clouds({**auth, **key}) if place == "auth" else clouds(auth, **key)
+    assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(
+        clouds({**auth, "ak": "AK", "sk": "SK-secret"}), "otc", SOURCE
+    )
+
+
+def test_a_user_may_be_given_by_an_id_and_then_needs_no_domain() -> None:
+    credentials = read_clouds_yaml(clouds(without("username", "user_domain_name", user_id="u-1")), "otc", SOURCE)
+    assert (credentials.user_id, credentials.username, credentials.user_domain_name) == ("u-1", "", "")
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "id_"),
+    [
+        (without("user_domain_name", domain_name="d"), "d", ""),
+        (without("user_domain_name", domain_id="d-1"), "", "d-1"),
+        (without(domain_name="d"), AUTH["user_domain_name"], ""),
+        (without(domain_id="d-1"), AUTH["user_domain_name"], ""),
+        (without("user_domain_name", user_domain_id="d-1", domain_name="d"), "", "d-1"),
+    ],
+)
+def test_the_domain_of_the_user_is_that_of_the_cloud_where_none_is_given(
+    auth: dict[str, Any], name: str, id_: str
+) -> None:
+    credentials = read_clouds_yaml(clouds(auth), "otc", SOURCE)
+    assert (credentials.user_domain_name, credentials.user_domain_id) == (name, id_)
+
+
+@pytest.mark.parametrize(
+    ("auth", "name", "id_"),
+    [
+        (without("project_name", tenant_name="eu-de"), "eu-de", ""),
+        (without("project_name", tenant_id="p-1"), "", "p-1"),
+        (without(tenant_name="eu-de", tenant_id="p-1"), AUTH["project_name"], ""),
+    ],
+)
+def test_a_project_may_be_called_a_tenant(auth: dict[str, Any], name: str, id_: str) -> None:
+    credentials = read_clouds_yaml(clouds(auth), "otc", SOURCE)
+    assert (credentials.project_name, credentials.project_id) == (name, id_)
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "is_access_key"),
+    [("", True), ("aksk", True), ("password", False), ("v3password", False)],
+)
+@pytest.mark.parametrize("user", [AUTH, without("username", user_id="u-1")], ids=["name", "id"])
+def test_of_a_user_and_an_access_key_the_access_key_is_used_unless_auth_type_says_otherwise(
+    auth_type: str, is_access_key: bool, user: dict[str, Any]
+) -> None:
+    text = clouds({**user, "ak": "AK", "sk": "SK", "security_token": "ST"}, auth_type=auth_type)
+    credentials = read_clouds_yaml(text, "otc", SOURCE)
+    assert bool(credentials.ak) == is_access_key
+    if not is_access_key:
+        assert credentials == read_clouds_yaml(clouds(user), "otc", SOURCE)
+
+
+@pytest.mark.parametrize("auth_type", ["password", "v3password"])
+def test_an_access_key_alone_is_used_whatever_kind_of_login_is_given(auth_type: str) -> None:
+    auth = {"auth_url": AUTH["auth_url"], "project_name": "eu-de_web", "ak": "AK", "sk": "SK"}
+    assert read_clouds_yaml(clouds(auth, auth_type=auth_type), "otc", SOURCE).ak == "AK"
+
+
+UNSUPPORTED = [
+    "token",
+    "passcode",
+    "agency_name",
+    "target_agency_name",
+    "delegated_project",
+    "application_credential_id",
+    "application_credential_secret",
+    "identity_provider",
+    "trust_id",
+]
+
+
+@pytest.mark.parametrize("place", ["auth", "cloud"])
+@pytest.mark.parametrize("name", UNSUPPORTED)
+@pytest.mark.parametrize("auth", [AUTH, {"auth_url": AUTH["auth_url"], "project_name": "eu-de_web"}], ids=["user", ""])
+def test_a_way_to_log_in_that_is_not_known_here_is_refused_by_its_name(
+    auth: dict[str, Any], name: str, place: str
+) -> None:
+    error = read_invalid(clouds({**auth, name: "hidden"}) if place == "auth" else clouds(auth, **{name: "hidden"}))
+    assert f"not supported: {name};" in error.message
+    assert "hidden" not in shown(error)
+
+
+@pytest.mark.parametrize("auth_type", ["token", "v3totp", "v3applicationcredential", "v3oidcpassword", "agency"])
+def test_a_kind_of_login_that_is_not_known_here_is_refused_by_its_name(auth_type: str) -> None:
+    assert f"not supported: auth_type {auth_type};" in read_invalid(clouds(auth_type=auth_type)).message
+
+
+@pytest.mark.parametrize("auth_type", [["password"], {"password": "x"}])
+def test_a_kind_of_login_that_is_no_text_is_refused(auth_type: object) -> None:
+    assert "not supported: auth_type;" in read_invalid(clouds(auth_type=auth_type)).message
 
 
 @pytest.mark.parametrize("name", ["ak", "sk"])
@@ -129,7 +233,7 @@ def test_a_cacert_that_is_none_is_refused() -> None:
 
 
 def test_a_secret_is_read_once_a_cloud(caplog: pytest.LogCaptureFixture) -> None:
-    secret = Secret({"clouds.yaml": clouds({**AUTH, "passcode": "x"})}, is_held=True)
+    secret = Secret({"clouds.yaml": clouds({**AUTH, "default_domain": "x"})}, is_held=True)
     assert secret.read_credentials("otc", SOURCE) is secret.read_credentials("otc", SOURCE)
     assert len(caplog.records) == 1
 
@@ -224,7 +328,7 @@ def test_nested_aliases_do_not_grow(use: str) -> None:
 
 
 def test_nested_aliases_in_what_is_ignored_do_not_grow() -> None:
-    text = laugh("username: operator\n      passcode: *a9")
+    text = laugh("username: operator\n      default_domain: *a9")
     assert read_clouds_yaml(text, "otc", SOURCE) == read_clouds_yaml(clouds(), "otc", SOURCE)
 
 
@@ -309,14 +413,14 @@ def test_a_field_that_is_missing_or_of_a_wrong_type_is_named(name: str, value: o
     ("auth", "help_"),
     [
         (without("auth_url"), "auth_url is missing"),
-        (without("username"), "username is missing"),
+        (without("username"), "username or user_id is missing"),
         (without("password"), "password is missing"),
         (without("user_domain_name"), "user_domain_name or user_domain_id is missing"),
         (without("project_name"), "project_name or project_id is missing"),
         (without(auth_url="iam.eu-de.otc.t-systems.com"), "auth_url"),
         (without(auth_url="ftp://iam.eu-de.otc.t-systems.com"), "auth_url"),
         (without(auth_url="https://"), "auth_url"),
-        (without("username", "password"), "username is missing; password is missing"),
+        (without("username", "password"), "username or user_id is missing; password is missing"),
     ],
 )
 def test_a_rule_that_is_broken_is_named(auth: dict[str, Any], help_: str) -> None:
@@ -441,6 +545,49 @@ def test_ids_in_the_environment_will_do(environment: pytest.MonkeyPatch) -> None
     assert (credentials.user_domain_id, credentials.project_id) == ("d-1", "p-1")
 
 
+@pytest.mark.parametrize(
+    ("variables", "auth"),
+    [
+        ({"OS_USERNAME": "", "OS_USER_ID": "u-1"}, without("username", user_id="u-1")),
+        ({"OS_USER_DOMAIN_NAME": "", "OS_DOMAIN_NAME": "d"}, without(user_domain_name="d")),
+        ({"OS_USER_DOMAIN_NAME": "", "OS_DOMAIN_ID": "d-1"}, without("user_domain_name", user_domain_id="d-1")),
+        ({"OS_DOMAIN_NAME": "d"}, AUTH),
+        ({"OS_TENANT_NAME": "eu-de"}, AUTH),
+        ({"OS_PROJECT_NAME": "", "OS_TENANT_NAME": "eu-de"}, without(project_name="eu-de")),
+        ({"OS_ACCESS_KEY": "AK", "OS_SECRET_KEY": "SK", "OS_AUTH_TYPE": "password"}, AUTH),
+        ({"OS_ACCESS_KEY": "AK", "OS_SECRET_KEY": "SK"}, without(ak="AK", sk="SK")),
+    ],
+    ids=str,
+)
+def test_the_environment_may_name_things_as_other_clients_do(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], auth: dict[str, str]
+) -> None:
+    for name, value in {**ENVIRONMENT, **variables}.items():
+        environment.setenv(name, value)
+    assert read_environment() == read_clouds_yaml(clouds(auth), "otc", SOURCE)
+
+
+@pytest.mark.parametrize("name", [*UNSUPPORTED, "auth_token"])
+def test_a_way_to_log_in_that_is_not_known_here_is_refused_in_the_environment_too(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    for each, value in {**ENVIRONMENT, f"OS_{name.upper()}": "hidden"}.items():
+        environment.setenv(each, value)
+    with pytest.raises(CredentialsError, match=f"not supported: {name};") as caught:
+        read_environment()
+    assert "hidden" not in shown(caught.value)
+
+
+def test_the_authorities_in_the_environment_serve_a_file_that_names_none(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "clouds.yaml").write_text(clouds())
+    environment.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    environment.setenv("OS_CACERT", str(tmp_path / "absent.pem"))
+    with pytest.raises(CredentialsError, match=r"cannot read .*absent.pem: No such file"):
+        read_environment()
+
+
 @pytest.mark.parametrize("auth_url", [None, ""])
 def test_with_no_auth_url_in_the_environment_there_are_no_credentials(
     environment: pytest.MonkeyPatch, auth_url: str | None
@@ -454,7 +601,7 @@ def test_with_no_auth_url_in_the_environment_there_are_no_credentials(
 @pytest.mark.parametrize(
     ("name", "help_"),
     [
-        ("OS_USERNAME", "username is missing"),
+        ("OS_USERNAME", "username or user_id is missing"),
         ("OS_PASSWORD", "password is missing"),
         ("OS_USER_DOMAIN_NAME", "user_domain_name or user_domain_id is missing"),
         ("OS_PROJECT_NAME", "project_name or project_id is missing"),
