@@ -11,7 +11,9 @@ from tests.simulator import Simulator
 
 @pytest.mark.parametrize("path", ["/", ""])
 def test_the_root_lists_v3_with_a_link_to_itself(simulator: Simulator, path: str) -> None:
-    (version,) = httpx.get(f"{simulator.url}{path}", trust_env=False).json()["versions"]["values"]
+    response = httpx.get(f"{simulator.url}{path}", trust_env=False)
+    assert response.status_code == 300
+    (version,) = response.json()["versions"]["values"]
     assert version["id"].startswith("v3")
     assert version["status"] == "stable"
     assert {"rel": "self", "href": f"{simulator.url}/v3/"} in version["links"]
@@ -50,6 +52,8 @@ def test_the_catalog_has_as_at_its_public_address_in_the_region_of_the_project(c
     assert endpoint["region"] == endpoint["region_id"] == "eu-nl"
     assert endpoint["url"] == f"{caller.simulator.url}/autoscaling-api/v1/{project_id}"
     assert {"identity", "iam"} <= {entry["type"] for entry in catalog}
+    (without_project,) = (entry for entry in catalog if entry["type"] == "as")
+    assert without_project["endpoints"][0]["url"] == f"{caller.simulator.url}/autoscaling-api/v1"
     assert caller.http.get(f"{caller.simulator.auth_url}/auth/catalog").json()["catalog"] == catalog
 
 
@@ -154,7 +158,66 @@ def test_projects_are_found_by_name(caller: Caller) -> None:
     assert [found["name"] for found in caller.http.get(url).json()["projects"]] == ["eu-de_demo", "eu-de_other"]
 
 
-@pytest.mark.parametrize("path", ["projects", "auth/catalog"])
+def test_a_user_without_the_right_may_list_only_what_there_is_a_token_for(caller: Caller) -> None:
+    caller.simulator.add_project("eu-de_foreign", domain="elsewhere")
+    caller.simulator.add_user("limited", "limited-password", permissions=["as:lifecycleHooks:list"])
+    token = caller.log_in(name="limited", password="limited-password").json()["token"]
+    refused = caller.http.get(f"{caller.simulator.auth_url}/projects", params={"name": "eu-de_demo"})
+    assert refused.status_code == 403
+    assert (refused.json()["error"]["code"], refused.json()["error"]["title"]) == (403, "Forbidden")
+    (project,) = caller.http.get(f"{caller.simulator.auth_url}/auth/projects").json()["projects"]
+    assert project["id"] == caller.simulator.project_id
+    caller.simulator.add_user("limited", "limited-password", permissions=["iam:projects:listProjects"])
+    assert caller.http.get(f"{caller.simulator.auth_url}/projects").status_code == 200
+    (domain,) = caller.http.get(f"{caller.simulator.auth_url}/auth/domains").json()["domains"]
+    assert (domain["id"], domain["name"]) == (token["user"]["domain"]["id"], token["user"]["domain"]["name"])
+
+
+def fail_logins(caller: Caller, times: int) -> None:
+    for _ in range(times):
+        response = caller.authenticate(password="wrong")
+        assert (response.status_code, response.json()["error"]["title"]) == (401, "Unauthorized")
+
+
+def is_locked(caller: Caller) -> bool:
+    response = caller.authenticate()
+    assert response.status_code in (201, 401)
+    return response.status_code == 401 and response.json()["error_code"] == "IAM.0061"
+
+
+def test_five_wrong_passwords_within_a_quarter_of_an_hour_lock_the_user_for_as_long(caller: Caller) -> None:
+    fail_logins(caller, 4)
+    assert not is_locked(caller)
+    caller.simulator.set_clock_skew(840)
+    fail_logins(caller, 1)
+    assert is_locked(caller)
+    assert caller.authenticate(password="wrong").json()["error_code"] == "IAM.0061"
+    assert caller.list().status_code == 200
+    caller.simulator.set_clock_skew(1700)
+    assert is_locked(caller)
+    caller.simulator.set_clock_skew(1800)
+    assert not is_locked(caller)
+    fail_logins(caller, 4)
+    assert not is_locked(caller)
+
+
+def test_wrong_passwords_that_are_far_enough_apart_lock_nobody(caller: Caller) -> None:
+    for quarter in range(3):
+        caller.simulator.set_clock_skew(quarter * 901)
+        fail_logins(caller, 4)
+    assert not is_locked(caller)
+
+
+def test_the_wrong_passwords_of_one_user_and_a_wrong_project_do_not_lock_another(caller: Caller) -> None:
+    caller.simulator.add_user("other", "other-password")
+    for _ in range(5):
+        assert caller.authenticate(name="other", password="wrong").status_code == 401
+        assert caller.authenticate(scope={"project": {"id": "nowhere"}}).status_code == 401
+    assert not is_locked(caller)
+    assert caller.authenticate(name="other", password="other-password").json()["error_code"] == "IAM.0061"
+
+
+@pytest.mark.parametrize("path", ["projects", "auth/catalog", "auth/projects", "auth/domains"])
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_iam_itself_wants_a_token(simulator: Simulator, path: str, token: str) -> None:
     response = httpx.get(f"{simulator.auth_url}/{path}", headers={"X-Auth-Token": token}, trust_env=False)

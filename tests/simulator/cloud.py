@@ -13,9 +13,11 @@ DEFAULT_DOMAIN = "simulated-domain"
 ACCESS_CHARACTERS = string.ascii_uppercase + string.digits
 SECRET_CHARACTERS = string.ascii_letters + string.digits
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-#: The fine-grained rights about hooks and the instances that they suspend (as_07_0210).
+LIST_PROJECTS = "iam:projects:listProjects"
+#: The fine-grained rights about hooks and the instances that they suspend (as_07_0210), and IAM's to list projects.
 PERMISSIONS = frozenset(
     {
+        LIST_PROJECTS,
         "as:lifecycleHooks:create",
         "as:lifecycleHooks:list",
         "as:lifecycleHooks:get",
@@ -78,12 +80,13 @@ class User:
     password: str
     domain: str
     permissions: frozenset[str] = PERMISSIONS
+    failed_logins: list[datetime] = field(default_factory=list)
 
     def allow(self, permissions: Iterable[str] | None) -> None:
-        """Let the user perform these AS actions and no others; None: all."""
+        """Let the user perform these actions and no others; None: all."""
         allowed = PERMISSIONS if permissions is None else frozenset(permissions)
         if unknown := sorted(allowed - PERMISSIONS):
-            raise ValueError(f"AS has no such rights: {', '.join(unknown)}")
+            raise ValueError(f"there are no such rights: {', '.join(unknown)}")
         self.permissions = allowed
 
 

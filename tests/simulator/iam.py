@@ -2,16 +2,20 @@
 
 A signed request (see `signing`) is for the project of X-Project-Id, else for the domain of X-Domain-Id, else for the
 project of its address, and where there is none (IAM itself) for the user's own domain. Both must be the user's.
+
+Five wrong passwords within 15 minutes lock a user for 15 minutes, for whoever has the right one too.
 """
 
 import json
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import signing
-from .cloud import Answer, Call, Cloud, Identity, Operation, Project, Token, User, domain_id
+from .cloud import LIST_PROJECTS, Answer, Call, Cloud, Identity, Operation, Project, Token, User, domain_id
 
+LOCK_AFTER = 5
+LOCK_PERIOD = timedelta(minutes=15)
 WRONG_CREDENTIALS = "The user name, the password or the scope is not right."
 
 
@@ -19,6 +23,14 @@ class IamError(Exception):
     def __init__(self, status: int, title: str, message: str) -> None:
         super().__init__(message)
         self.answer = Answer(status, {"error": {"code": status, "title": title, "message": message}})
+
+
+class LockedError(IamError):
+    """The user is locked."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "Unauthorized", "The account is locked.")
+        self.answer = Answer(401, {"error_code": "IAM.0061", "error_msg": "The account is locked."})
 
 
 class ForeignScopeError(IamError):
@@ -57,7 +69,7 @@ def _find_project_of_signed(cloud: Cloud, call: Call, user: User) -> Project | N
 
 
 def show_versions(_: Cloud, call: Call) -> Answer:
-    return Answer(200, {"versions": {"values": [_version(call)]}})
+    return Answer(300, {"versions": {"values": [_version(call)]}})
 
 
 def show_v3(_: Cloud, call: Call) -> Answer:
@@ -72,8 +84,9 @@ def create_token(cloud: Cloud, call: Call) -> Answer:
             raise IamError(401, "Unauthorized", "Only the method 'password' is known here.")
         claimed = auth["identity"]["password"]["user"]
         user = _find_user(cloud, claimed)
-        if user is None or user.password != claimed["password"]:
+        if user is None:
             raise IamError(401, "Unauthorized", WRONG_CREDENTIALS)
+        _check_password(cloud, user, claimed["password"])
         project = _find_scope(cloud, user, scope)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise IamError(400, "Bad Request", "The request is not a well-formed token request.") from error
@@ -81,14 +94,40 @@ def create_token(cloud: Cloud, call: Call) -> Answer:
     return Answer(201, {"token": _token_json(token, call.origin)}, {"X-Subject-Token": value})
 
 
+def _check_password(cloud: Cloud, user: User, password: str) -> None:
+    """Let nobody in while the user is locked. A lock ends with its period, and so do the failures that led to it."""
+    now = cloud.now()
+    user.failed_logins = [failed for failed in user.failed_logins if now - failed < LOCK_PERIOD]
+    if len(user.failed_logins) >= LOCK_AFTER:
+        raise LockedError
+    if user.password != password:
+        user.failed_logins.append(now)
+        if len(user.failed_logins) == LOCK_AFTER:
+            user.failed_logins = [now] * LOCK_AFTER
+        raise IamError(401, "Unauthorized", WRONG_CREDENTIALS)
+
+
 def list_projects(cloud: Cloud, call: Call) -> Answer:
+    permissions = _require_identity(cloud, call).user.permissions
+    if LIST_PROJECTS not in permissions:
+        raise IamError(403, "Forbidden", "You are not authorized to perform the requested action: list_projects")
+    return list_own_projects(cloud, call)
+
+
+def list_own_projects(cloud: Cloud, call: Call) -> Answer:
+    """Answer with the projects that the caller can have a token for, which needs no right."""
     user = _require_identity(cloud, call).user
     found = [
         {"id": project.id, "name": project.name, "domain_id": domain_id(project.domain), "enabled": True}
         for project in cloud.projects.values()
         if project.domain == user.domain and call.query.get("name", project.name) == project.name
     ]
-    return Answer(200, {"projects": found, "links": {"self": f"{call.origin}/v3/projects", "next": None}})
+    return Answer(200, {"projects": found, "links": {"self": f"{call.origin}{call.raw_path}", "next": None}})
+
+
+def list_own_domains(cloud: Cloud, call: Call) -> Answer:
+    domain = _domain_json(_require_identity(cloud, call).user.domain) | {"enabled": True}
+    return Answer(200, {"domains": [domain], "links": {"self": f"{call.origin}{call.raw_path}", "next": None}})
 
 
 def show_catalog(cloud: Cloud, call: Call) -> Answer:
@@ -146,11 +185,12 @@ def _token_json(token: Token, origin: str) -> dict[str, Any]:
 
 
 def _catalog(project: Project | None, origin: str) -> list[dict[str, Any]]:
-    """The entries of a token: AS only in a project, for its address holds the project."""
+    """The entries of a token: AS only in a project, whose ID is in the address of the one and not in the other's."""
     region = project.region if project else "*"
     entries = [("keystone", "identity", f"{origin}/v3"), ("iam", "iam", f"{origin}/v3")]
     if project:
-        entries.append(("as", "asv1", f"{origin}/autoscaling-api/v1/{project.id}"))
+        entries.append(("asv1", "asv1", f"{origin}/autoscaling-api/v1/{project.id}"))
+        entries.append(("autoscaling", "as", f"{origin}/autoscaling-api/v1"))
     return [
         {
             "id": f"service-{kind}",
@@ -197,5 +237,7 @@ OPERATIONS = (
     Operation("versions", "GET", re.compile("/v3/?"), show_v3),
     Operation("token", "POST", re.compile("/v3/auth/tokens/?"), create_token),
     Operation("projects", "GET", re.compile("/v3/projects/?"), list_projects),
+    Operation("auth_projects", "GET", re.compile("/v3/auth/projects/?"), list_own_projects),
+    Operation("auth_domains", "GET", re.compile("/v3/auth/domains/?"), list_own_domains),
     Operation("catalog", "GET", re.compile("/v3/auth/catalog/?"), show_catalog),
 )
