@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import httpx
 from pydantic import ValidationError
 
-from lifecyclehook_operator.auth import AccessKeyAuth, Place, TokenAuth
+from lifecyclehook_operator.auth import AccessKeyAuth, LoginLimits, Place, TokenAuth
 from lifecyclehook_operator.credentials import Credentials
 from lifecyclehook_operator.errors import CallError, Reason, TransientError, clean_text
 from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
@@ -63,12 +63,20 @@ class Project:
     Every method raises CallError, in one of its five classes, for whatever goes wrong on the way or in the answer.
     """
 
-    def __init__(self, credentials: Credentials, *, timeout_seconds: float, concurrency: int) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        timeout_seconds: float,
+        concurrency: int,
+        login_limits: LoginLimits | None = None,
+    ) -> None:
         """
         Args:
             credentials: who we are and where to call.
             timeout_seconds: how long to wait for a connection, and for each part of an answer.
             concurrency: how many resources of this project may be in work at a time.
+            login_limits: shared by all projects that the same user may log in to.
         """
         self.used_at = time.monotonic()
         # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
@@ -82,7 +90,10 @@ class Project:
             verify=_trust(credentials),
             limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
         )
-        self._auth = (AccessKeyAuth if credentials.ak else TokenAuth)(credentials, self._http)
+        limit = (login_limits or LoginLimits()).of_user(credentials)
+        self._auth = (
+            AccessKeyAuth(credentials, self._http) if credentials.ak else TokenAuth(credentials, self._http, limit)
+        )
         self._listings: dict[str, tuple[float, asyncio.Task[Listing]]] = {}
 
     async def find_place(self) -> Place:
@@ -223,6 +234,7 @@ class Projects:
         """Take what each Project takes."""
         self._timeout_seconds = timeout_seconds
         self._concurrency = concurrency
+        self._login_limits = LoginLimits()
         self._projects: dict[Credentials, Project] = {}
 
     def get(self, credentials: Credentials) -> Project:
@@ -230,7 +242,10 @@ class Projects:
         if credentials not in self._projects:
             self._close_unused()
             self._projects[credentials] = Project(
-                credentials, timeout_seconds=self._timeout_seconds, concurrency=self._concurrency
+                credentials,
+                timeout_seconds=self._timeout_seconds,
+                concurrency=self._concurrency,
+                login_limits=self._login_limits,
             )
         project = self._projects[credentials]
         project.used_at = time.monotonic()

@@ -58,6 +58,7 @@ class CallError(Exception):
         request_id: str = "",
         retry_after_seconds: float | None = None,
         may_have_been_done: bool = False,
+        advice: str = "",
     ) -> None:
         """
         Args:
@@ -69,6 +70,7 @@ class CallError(Exception):
             request_id: of the answer, if there was one.
             retry_after_seconds: how long the cloud asked us to wait.
             may_have_been_done: the call was sent, and whether it took effect is not known.
+            advice: what the user can do about it, where that is not what the reason says.
         """
         super().__init__(message)
         self.reason = reason
@@ -79,6 +81,7 @@ class CallError(Exception):
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
         self.may_have_been_done = may_have_been_done
+        self._advice = advice
 
     @property
     def needs_human(self) -> bool:
@@ -90,7 +93,7 @@ class CallError(Exception):
         """What the user can do about it."""
         if right := find_missing_right(self.operation, self.code, self.message):
             return f"Grant the user the right {right} in this project."
-        return _ADVICE[self.reason]
+        return self._advice or _ADVICE[self.reason]
 
 
 class InvalidError(CallError):

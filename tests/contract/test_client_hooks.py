@@ -243,6 +243,7 @@ async def test_one_who_stops_waiting_does_not_take_the_listing_from_the_others(c
         ({}, "{simulator}/autoscaling-api/v1/{project}"),
         ({"region_name": ""}, "{simulator}/autoscaling-api/v1/{project}"),
         ({"region_name": "eu-nl"}, "https://as.eu-nl.otc.t-systems.com/autoscaling-api/v1/{project}"),
+        ({"region_name": "eu-ch2"}, "https://as.eu-ch2.sc.otc.t-systems.com/autoscaling-api/v1/{project}"),
         ({"as_endpoint": "https://as.example.com"}, "https://as.example.com/autoscaling-api/v1/{project}"),
         ({"as_endpoint": "https://as.example.com/"}, "https://as.example.com/autoscaling-api/v1/{project}"),
         ({"as_endpoint": "https://as.example.com:8443/as"}, "https://as.example.com:8443/as/autoscaling-api/v1/{project}"),
@@ -250,6 +251,7 @@ async def test_one_who_stops_waiting_does_not_take_the_listing_from_the_others(c
         ({"as_endpoint": "https://as.example.com/autoscaling-api/v1/"}, "https://as.example.com/autoscaling-api/v1/{project}"),
         ({"as_endpoint": "https://as.example.com/autoscaling-api/v1/p-1"}, "https://as.example.com/autoscaling-api/v1/p-1"),
         ({"as_endpoint": "https://as.example.com/autoscaling-api/v1/p-1/"}, "https://as.example.com/autoscaling-api/v1/p-1"),
+        ({"as_endpoint": "https://as.example.com/autoscaling-api/v1/%(project_id)s"}, "https://as.example.com/autoscaling-api/v1/{project}"),
     ],
 )  # fmt: skip
 async def test_as_is_called_where_the_override_or_the_catalog_or_the_region_says(
@@ -314,6 +316,54 @@ async def test_the_catalog_is_searched_for_the_public_address_in_the_region(
     answer = {"token": token if catalog is None else {**token, "catalog": services}}
     simulator.fault("token", status=201, json=answer, headers={"X-Subject-Token": "made-up"})
     async with Client(simulator, region_name=region_name) as client:
+        await client.fail("list")
+    assert called[-1] == f"{address}/scaling_lifecycle_hook/{client.group}/list"
+
+
+AS = "https://as.eu-de.otc.t-systems.com/autoscaling-api"
+OTHER = "https://other.example.com/autoscaling-api"
+
+
+def service(kind: str, *urls: str, region: str = "eu-de") -> dict[str, Any]:
+    """Return an entry of the catalog."""
+    return {"type": kind, "endpoints": [{"interface": "public", "region": region, "url": url} for url in urls]}
+
+
+@pytest.mark.parametrize(
+    ("catalog", "address"),
+    [
+        ([service("asv1", f"{AS}/v1/$(tenant_id)s")], f"{AS}/v1/p-1"),
+        ([service("asv1", f"{AS}/v1/$(project_id)s/")], f"{AS}/v1/p-1"),
+        ([service("asv1", f"{AS}/v1/%(project_id)s")], f"{AS}/v1/p-1"),
+        ([service("as", f"{AS}/v1")], f"{AS}/v1/p-1"),
+        ([service("as", f"{AS}/v2/$(tenant_id)s")], f"{AS}/v1/p-1"),
+        ([service("as", AS)], f"{AS}/v1/p-1"),
+        ([service("asv1", f"{AS}/v1/p-1"), service("as", f"{OTHER}/v1")], f"{AS}/v1/p-1"),
+        ([service("as", f"{OTHER}/v1"), service("asv1", f"{AS}/v1/p-1")], f"{AS}/v1/p-1"),
+        ([service("asv1", OTHER), service("as", f"{AS}/v1")], f"{AS}/v1/p-1"),
+        ([service("as", f"{OTHER}/v2", f"{AS}/v1")], f"{AS}/v1/p-1"),
+        ([service("asv1", "https://as.eu-nl.example.com", region="eu-nl")], f"{AS}/v1/p-1"),
+        ([None, "odd", {}, {"type": 7}, service("asv1", "https://as.example.com")], "https://as.example.com/autoscaling-api/v1/p-1"),
+        ([{"type": "as", "endpoints": None}, service("asv1", "https://as.example.com")], "https://as.example.com/autoscaling-api/v1/p-1"),
+        (
+            [{"type": "asv1", "endpoints": [None, {}, {"interface": "public", "url": 7}, *service("asv1", "https://as.example.com")["endpoints"]]}],
+            "https://as.example.com/autoscaling-api/v1/p-1",
+        ),
+        ("odd", f"{AS}/v1/p-1"),
+        (None, f"{AS}/v1/p-1"),
+    ],
+)  # fmt: skip
+async def test_what_a_catalog_holds_leads_to_the_v1_api_of_the_project(
+    simulator: Simulator, called: list[str], catalog: object, address: str
+) -> None:
+    token = {
+        "issued_at": "2026-03-01T12:00:00.000000Z",
+        "expires_at": "2026-03-02T12:00:00.000000Z",
+        "project": {"id": "p-1", "name": "eu-de_demo"},
+        "catalog": catalog,
+    }
+    simulator.fault("token", status=201, json={"token": token}, headers={"X-Subject-Token": "made-up"})
+    async with Client(simulator, region_name="") as client:
         await client.fail("list")
     assert called[-1] == f"{address}/scaling_lifecycle_hook/{client.group}/list"
 

@@ -278,10 +278,12 @@ async def test_a_login_that_is_refused_is_not_repeated_for_each_who_waits_for_it
             assert isinstance(error, CredentialsError)
             assert (error.reason, error.operation, error.http_status) == ("AuthenticationFailed", "authenticate", 401)
             assert error.request_id
-        clock.advance(7)
+            assert "the login is tried again after 5 minutes, or at once when the credentials change" in error.message
+            assert error.retry_after_seconds == pytest.approx(300 - (clock.now - 1000))
+        clock.advance(74)
     assert intruder.logins == 1
     assert intruder.simulator.requests("list") == []
-    clock.advance(10)
+    clock.advance(5)
     await gather_errors([intruder.list()])
     assert intruder.logins == 2
 
@@ -289,8 +291,92 @@ async def test_a_login_that_is_refused_is_not_repeated_for_each_who_waits_for_it
 async def test_a_login_goes_well_again_once_the_user_has_the_password(intruder: Client, clock: Clock) -> None:
     await gather_errors([intruder.list()])
     intruder.simulator.add_user("demo", "wrong")
-    clock.advance(31)
+    clock.advance(301)
     assert await intruder.list() == []
+
+
+async def test_a_wrong_password_that_is_tried_again_and_again_does_not_lock_the_user(
+    intruder: Client, clock: Clock
+) -> None:
+    for second in range(0, 3600, 30):
+        clock.now = 1000.0 + second
+        intruder.simulator.set_clock_skew(second)
+        await gather_errors([intruder.list()])
+    assert 10 <= intruder.logins <= 12
+    async with Client(intruder.simulator) as client:
+        assert await client.list() == []
+
+
+async def test_credentials_that_change_are_tried_at_once_and_those_that_change_back_only_when_it_is_their_time(
+    simulator: Simulator, clock: Clock
+) -> None:
+    projects = Projects(timeout_seconds=30, concurrency=4)
+    wrong, right = make_credentials(simulator, password="wrong"), make_credentials(simulator)
+    for credentials, logins in ((wrong, 1), (make_credentials(simulator, password="wrong"), 1), (right, 2), (right, 2)):
+        is_right = credentials == right
+        results = await asyncio.gather(projects.get(credentials).get_id(), return_exceptions=True)
+        assert isinstance(results[0], str) == is_right
+        assert len(simulator.requests("token")) == logins
+    (error,) = await gather_errors([projects.get(wrong).get_id()])
+    assert error.reason == "AuthenticationFailed"
+    assert await projects.get(right).get_id() == simulator.project_id
+    assert len(simulator.requests("token")) == 2
+    await projects.aclose()
+
+
+async def test_however_many_credentials_a_user_has_a_wrong_password_in_all_of_them_does_not_lock_the_user(
+    simulator: Simulator, clock: Clock
+) -> None:
+    projects = Projects(timeout_seconds=30, concurrency=4)
+    for number in range(10):
+        simulator.add_project(f"eu-de_{number}")
+    wrong = [make_credentials(simulator, password="wrong", project_name=f"eu-de_{number}") for number in range(10)]
+    errors = await gather_errors(projects.get(credentials).get_id() for credentials in wrong)
+    assert len(simulator.requests("token")) == 4
+    assert {error.reason for error in errors} == {"AuthenticationFailed"}
+    kept_back = [error for error in errors if error.http_status is None]
+    assert len(kept_back) == 6
+    for error in kept_back:
+        assert "IAM has refused this user 4 times within 15 minutes" in error.message
+        assert error.retry_after_seconds == 900
+    simulator.add_user("other", "other-password")
+    other = make_credentials(simulator, username="other", password="other-password")
+    assert await projects.get(other).get_id() == simulator.project_id
+    clock.advance(901)
+    simulator.set_clock_skew(901)
+    right = make_credentials(simulator)
+    assert await projects.get(right).get_id() == simulator.project_id
+    await projects.aclose()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error_code": "IAM.0061", "error_msg": "The account is locked."},
+        {"error": {"code": "IAM.0061", "message": "The account is locked."}},
+        {"error": {"code": 401, "error_code": "IAM.0061", "message": "The account is locked."}},
+    ],
+)
+async def test_a_locked_user_gets_its_own_advice(client: Client, body: dict[str, Any]) -> None:
+    client.simulator.fault("token", status=401, json=body)
+    (error,) = await gather_errors([client.list()])
+    assert (error.reason, error.http_status) == ("AuthenticationFailed", 401)
+    assert error.message.startswith("The account is locked; the login is tried again after 5 minutes")
+    assert error.advice.startswith("By default, IAM locks a user for 15 minutes after 5 refused logins")
+
+
+async def test_a_user_whom_somebody_else_locks_logs_in_again_when_the_lock_is_over(
+    client: Client, clock: Clock
+) -> None:
+    simulator = client.simulator
+    for _ in range(5):
+        async with Client(simulator, password="wrong") as intruder:  # as another operator: it shares no limit
+            await gather_errors([intruder.list()])
+    (error,) = await gather_errors([client.list()])
+    assert error.code == "IAM.0061"
+    clock.advance(901)
+    simulator.set_clock_skew(901)
+    assert await client.list() == []
 
 
 @pytest.mark.parametrize(("headers", "pause"), [({}, 0.5), ({"Retry-After": "20"}, 20)], ids=["", "Retry-After"])
@@ -352,7 +438,7 @@ async def test_each_failure_of_iam_has_its_class(
     assert isinstance(error, class_)
     assert error.reason.startswith(reason)
     assert error.operation == "authenticate"
-    assert error.retry_after_seconds == (7 if "Retry-After" in fault.get("headers", {}) else None)
+    assert error.retry_after_seconds == {401: 300, 429: 7}.get(fault.get("status", 0))
 
 
 async def test_a_refusal_of_iams_that_is_no_refusal_of_the_password_says_what_iam_said(client: Client) -> None:
@@ -390,7 +476,6 @@ GOOD_TOKEN = {"project": {"id": "p", "name": "eu-de_demo"}, **TIMES}
         {"json": {"token": {**GOOD_TOKEN, "expires_at": "tomorrow"}}},
         {"json": {"token": {**GOOD_TOKEN, "expires_at": "2026-03-02T12:00:00"}}},
         {"json": {"token": {**GOOD_TOKEN, "issued_at": None}}},
-        {"json": {"token": {**GOOD_TOKEN, "catalog": [{"type": "asv1", "endpoints": [{}]}]}}},
         {"json": {"token": {**GOOD_TOKEN, "project": {"id": "p\u00e9", "name": "eu-de_demo"}}}},
         {"json": {"token": GOOD_TOKEN}, "headers": {}},
     ],

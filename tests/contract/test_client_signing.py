@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -74,6 +75,88 @@ async def test_with_id_and_endpoint_given_iam_is_not_asked_at_all(simulator: Sim
         before = len(simulator.requests())
         await project.list_hooks(simulator.add_group(), not_before=0)
     assert [request.operation for request in simulator.requests()[before:]] == ["list"]
+
+
+ADDRESS_OF_AS = "https://as.{}.otc.t-systems.com/autoscaling-api/v1"
+ID = "b53e5554fad0494d96206fb84296510b"
+
+
+async def find_url(monkeypatch: pytest.MonkeyPatch, auth_url: str, regions: list[str], **changes: Any) -> str:
+    """Return where AS is, for an access key and an IAM whose catalog has AS in these regions."""
+
+    async def answer(_: httpx.AsyncClient, request: httpx.Request, **__: Any) -> httpx.Response:
+        assert request.url.path == "/v3/auth/catalog"
+        endpoints = [
+            {"interface": "public", "region": region, "url": f"{ADDRESS_OF_AS.format(region)}/$(tenant_id)s"}
+            for region in regions
+        ]
+        return httpx.Response(200, json={"catalog": [{"type": "asv1", "endpoints": endpoints}]}, request=request)
+
+    monkeypatch.setattr(httpx.AsyncClient, "send", answer)
+    values = {"auth_url": auth_url, "ak": "AK", "sk": SecretStr("SK"), "project_id": ID, **changes}
+    project = Project(Credentials.model_validate(values), timeout_seconds=5, concurrency=4)
+    try:
+        return (await project.find_place()).url
+    finally:
+        await project.aclose()
+
+
+@pytest.mark.parametrize(
+    ("auth_url", "regions", "changes", "region"),
+    [
+        ("https://iam.eu-de.otc.t-systems.com/v3", ["eu-nl", "eu-de"], {}, "eu-de"),
+        ("https://iam.eu-nl.otc.t-systems.com:443/v3", ["eu-de", "eu-nl"], {}, "eu-nl"),
+        ("https://IAM.EU-DE.otc.t-systems.com", ["eu-nl", "eu-de"], {}, "eu-de"),
+        ("https://iam.eu-de.otc.t-systems.com/v3", ["eu-nl"], {}, "eu-de"),
+        ("https://iam-pub.eu-ch2.sc.otc.t-systems.com/v3", ["eu-de"], {}, "eu-ch2.sc"),
+        ("https://iam-pub.eu-ch2.sc.otc.t-systems.com/v3", [], {}, "eu-ch2.sc"),
+        ("https://iam.eu-de.otc.t-systems.com/v3", ["eu-de", "eu-nl"], {"region_name": "eu-nl"}, "eu-nl"),
+        ("https://iam.eu-de.otc.t-systems.com/v3", ["eu-de", "eu-nl"], {"project_name": "eu-nl_web"}, "eu-nl"),
+        ("https://iam.eu-de.otc.t-systems.com/v3", ["eu-nl", "eu-de"], {"project_name": "web"}, "eu-de"),
+        ("https://iam.example.com/v3", ["eu-nl"], {}, "eu-nl"),
+    ],
+)
+async def test_the_region_is_the_one_given_or_the_projects_or_that_of_iam_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, auth_url: str, regions: list[str], changes: dict[str, str], region: str
+) -> None:
+    assert await find_url(monkeypatch, auth_url, regions, **changes) == f"{ADDRESS_OF_AS.format(region)}/{ID}"
+
+
+@pytest.mark.parametrize("auth_url", ["https://iam.example.com/v3", "https://iam.otc.t-systems.com.example.com/v3"])
+@pytest.mark.parametrize("regions", [[], ["eu-nl", "eu-de"]])
+async def test_where_nothing_tells_the_region_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, auth_url: str, regions: list[str]
+) -> None:
+    with pytest.raises(CredentialsError, match="region_name is missing") as caught:
+        await find_url(monkeypatch, auth_url, regions)
+    assert caught.value.reason == "CredentialsInvalid"
+
+
+@asynccontextmanager
+async def sign_in_limited(simulator: Simulator, **changes: Any) -> AsyncIterator[Project]:
+    """Sign in as a user who may use hooks and nothing else."""
+    simulator.add_user("limited", "limited-password", permissions=["as:lifecycleHooks:list"])
+    access, secret = simulator.add_access_key("limited")
+    async with sign_in(simulator, ak=access, sk=SecretStr(secret), **changes) as project:
+        yield project
+
+
+async def test_a_user_who_may_not_list_projects_is_told_to_give_the_projects_id(simulator: Simulator) -> None:
+    async with sign_in_limited(simulator) as project:
+        with pytest.raises(WaitingError) as caught:
+            await project.get_id()
+    assert (caught.value.reason, caught.value.http_status) == ("Forbidden", 403)
+    assert caught.value.advice.startswith("Give project_id in place of project_name, and as_endpoint_override")
+    async with sign_in_limited(simulator, project_id=simulator.project_id) as project:
+        assert await project.list_hooks(simulator.add_group(), not_before=0) == []
+
+
+async def test_a_user_who_may_not_read_the_catalog_is_told_to_give_the_endpoint(simulator: Simulator) -> None:
+    simulator.fault("catalog", status=403, json={"error": {"code": 403, "message": "no"}})
+    async with sign_in(simulator, project_id=simulator.project_id) as project:
+        with pytest.raises(WaitingError) as caught:
+            await project.get_id()
+    assert caught.value.advice.startswith("Give as_endpoint_override")
 
 
 async def test_an_unknown_project_is_told_of(simulator: Simulator) -> None:
