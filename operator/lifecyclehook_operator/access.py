@@ -112,16 +112,20 @@ class Access:
     """Finds the project of a resource."""
 
     def __init__(
-        self, secrets: SecretStore, projects: Projects, own_credentials: Credentials | None, rules: Rules
+        self,
+        secrets: SecretStore,
+        projects: Projects,
+        own_credentials: Credentials | CredentialsError | None,
+        rules: Rules,
     ) -> None:
-        """Take the operator's own credentials for resources that refer to no Secret, if it has any."""
+        """Take the operator's own credentials, or why they can't be used, for resources that refer to no Secret."""
         self._secrets = secrets
         self._projects = projects
         self._own_credentials = own_credentials
         self._own_namespaces = rules.own_credentials_namespaces
         self._hosts = (
             *map(str.lower, rules.hosts),  # as urlsplit gives a host
-            *(own_credentials.hosts if own_credentials else ()),
+            *(own_credentials.hosts if isinstance(own_credentials, Credentials) else ()),
         )
 
     async def find_project(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Project:
@@ -160,6 +164,10 @@ class Access:
                     Reason.CREDENTIALS_NOT_FOUND,
                     f"spec.credentialsRef names no Secret, and the namespace {resource.namespace} is none of "
                     "--default-credentials-namespaces, which may use the operator's own credentials",
+                )
+            if isinstance(self._own_credentials, CredentialsError):
+                raise _error(
+                    self._own_credentials.reason, f"the operator's own credentials: {self._own_credentials.message}"
                 )
             return self._own_credentials
         key = (resource.namespace, reference.secret_name)

@@ -14,8 +14,8 @@ import kopf
 from lifecyclehook_operator import kubeclient, metrics
 from lifecyclehook_operator.access import Access, Rules
 from lifecyclehook_operator.autoscaling import Projects
-from lifecyclehook_operator.credentials import read_environment
-from lifecyclehook_operator.errors import KubernetesError
+from lifecyclehook_operator.credentials import Credentials, read_environment
+from lifecyclehook_operator.errors import CredentialsError, KubernetesError
 from lifecyclehook_operator.health import Health
 from lifecyclehook_operator.inventory import Inventory
 from lifecyclehook_operator.leaderelection import LeaderElector
@@ -69,11 +69,8 @@ class Manager:
             )
 
     async def start(self) -> Inventory:
-        """Begin to reconcile as soon as the API server serves our resource, and return what watch events are for.
-
-        Raises CredentialsError if the operator's own credentials are broken.
-        """
-        options, own_credentials = self._options, read_environment()
+        """Begin to reconcile as soon as the API server serves our resource, and return what watch events are for."""
+        options, own_credentials = self._options, _read_own_credentials()
         kubernetes = await self._connect()
         projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
         self._stack.push_async_callback(projects.aclose)
@@ -152,6 +149,15 @@ class Manager:
         if self._kubernetes is None or not await self._kubernetes.is_reachable():
             return "the API server is unreachable"
         return "" if self._inventory or self._is_standby else "starting"
+
+
+def _read_own_credentials() -> Credentials | CredentialsError | None:
+    """Return the operator's own credentials, or why they can't be used, which is no reason to fail those in Secrets."""
+    try:
+        return read_environment()
+    except CredentialsError as error:
+        logger.error("The operator's own credentials can't be used: %s", error)  # noqa: TRY400  (it says all there is to say)
+        return error
 
 
 async def _begin(kubernetes: kubeclient.KubeClient, inventory: Inventory, reconciler: Reconciler) -> None:

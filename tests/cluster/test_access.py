@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.controlplane import ControlPlane
@@ -52,6 +53,50 @@ def test_the_hosts_of_the_operators_own_credentials_are_allowed(
         workspace.put_secret("otc", workspace.clouds_yaml())
         workspace.create(credentialsRef={"secretName": "otc"})
         workspace.wait_ready()
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        pytest.param({"OS_PASSWORD": ""}, "password is missing", id="no password"),
+        pytest.param({"OS_CLIENT_CONFIG_FILE": "{folder}/malformed"}, "is not valid YAML in line 1", id="malformed"),
+        pytest.param({"OS_CLIENT_CONFIG_FILE": "{folder}"}, "Is a directory", id="unreadable"),
+        pytest.param({"OS_CLOUD": "otc"}, "OS_CLOUD is set, but there is no", id="missing"),
+        pytest.param({"OS_CACERT": "{folder}/absent.pem"}, "No such file", id="no authorities"),
+    ],
+)
+def test_broken_credentials_of_the_operators_own_stop_nobody_who_has_others(
+    workspace: Workspace, fast: dict[str, float], tmp_path: Path, variables: dict[str, str], complaint: str
+) -> None:
+    cluster, cloud = workspace.cluster, workspace.cloud
+    (tmp_path / "malformed").write_text("clouds: [p-hidden")
+    broken = {name: value.format(folder=tmp_path) for name, value in variables.items()}
+    with OperatorProcess(cluster, {**cloud.credentials_env(), **broken}, **fast) as operator:
+        workspace.put_secret("otc", workspace.clouds_yaml())
+        workspace.create("good", credentialsRef={"secretName": "otc"})
+        workspace.create("bad")
+        workspace.wait_ready("good")
+        body = workspace.wait_reason("CredentialsInvalid", "bad")
+        assert complaint in ready(body)["message"]
+        log = operator.log.read_text()
+    assert log.count("The operator's own credentials can't be used") == 1
+    assert complaint in log
+    for text in (log, str(body)):
+        assert "p-hidden" not in text
+        assert cloud.find_secrets(text) == []
+
+
+def test_a_private_authority_is_trusted_where_the_operators_environment_names_it(
+    cluster: ControlPlane, fast: dict[str, float]
+) -> None:
+    certificate, key = (cluster.work_dir / "pki" / f"apiserver.{ending}" for ending in ("crt", "key"))
+    with (
+        run_simulator(tls=(certificate, key)) as cloud,
+        OperatorProcess(cluster, {**cloud.credentials_env(), "OS_CACERT": str(certificate)}, **fast),
+        Workspace(cluster, cloud) as own,
+    ):
+        own.create()
+        own.wait_ready()
 
 
 def test_a_redirect_is_not_followed(

@@ -13,7 +13,7 @@ from lifecyclehook_operator.access import Access, Key, Rules, SecretStore
 from lifecyclehook_operator.auth import Place
 from lifecyclehook_operator.autoscaling import Projects
 from lifecyclehook_operator.credentials import Credentials, Secret
-from lifecyclehook_operator.errors import CredentialsError, KubernetesError
+from lifecyclehook_operator.errors import CredentialsError, KubernetesError, Reason
 from lifecyclehook_operator.resource import LifecycleHook
 from tests.unit.samples import SPEC, make_resource
 
@@ -28,6 +28,7 @@ AUTH = {
     "project_name": "eu-de_web",
 }
 OWN = Credentials.model_validate({**AUTH, "username": "own"})
+BROKEN = CredentialsError(Reason.CREDENTIALS_INVALID, "cannot read /etc/clouds.yaml", operation="authenticate")
 
 
 def make_secret(*, is_held: bool = False, is_deleting: bool = False, **auth: Any) -> Secret:
@@ -95,7 +96,7 @@ class Case:
         self,
         secret: Secret | None = None,
         *,
-        own: Credentials | None = OWN,
+        own: Credentials | CredentialsError | None = OWN,
         namespaces: Sequence[str] = ("*",),
         hosts: Sequence[str] = ("*.otc.t-systems.com",),
         as_url: str = AS,
@@ -264,6 +265,10 @@ async def test_a_resource_that_refers_to_a_secret_has_those_in_it() -> None:
     assert case.api.calls == ["read", "hold"]
 
 
+async def test_broken_credentials_of_the_operators_own_do_not_matter_to_a_resource_that_refers_to_a_secret() -> None:
+    assert (await Case(make_secret(), own=BROKEN).find(referring())).username == "operator"
+
+
 async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret() -> None:
     case = Case(make_secret())
     await case.find(referring(deletionTimestamp="2026-03-01T12:00:00Z"))
@@ -274,6 +279,13 @@ async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret
     ("case", "resource", "reason", "message"),
     [
         (Case(own=None), make_resource(), "CredentialsNotFound", "spec.credentialsRef names no Secret"),
+        (
+            Case(own=BROKEN),
+            make_resource(),
+            "CredentialsInvalid",
+            "the operator's own credentials: cannot read /etc/clouds.yaml",
+        ),
+        (Case(own=BROKEN, namespaces=["db"]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
         (Case(namespaces=["db", "web-*"]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
         (Case(namespaces=[]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
         (Case(None), referring(), "CredentialsNotFound", "Secret web/otc does not exist"),
