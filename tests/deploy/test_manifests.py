@@ -116,6 +116,28 @@ def test_the_overlay_of_the_readme_puts_the_component_into_a_single_namespace(
     assert container["args"] == ["run", "--namespace=$(NAMESPACE)", "--metrics-port=9090"]
 
 
+@pytest.mark.parametrize("folder", [BASE, SINGLE_NAMESPACE, METRICS, HIGH_AVAILABILITY], ids=lambda folder: folder.name)
+def test_authorities_of_ones_own_are_where_the_operator_looks_for_them(
+    cluster: ControlPlane, tmp_path: Path, folder: Path
+) -> None:
+    overlay = make_overlay(tmp_path, OPERATOR, resources=[folder], components=[DEPLOY / "components" / "ca"])
+    deployment = only(render(cluster.kubectl_path, overlay), "Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (path,) = (Path(each["value"]) for each in container["env"] if each["name"] == "OS_CACERT")
+    (mount,) = container["volumeMounts"]
+    (volume,) = spec["volumes"]
+    assert (mount["name"], Path(mount["mountPath"])) == (volume["name"], path.parent)
+    assert volume["configMap"]["name"] == "otc-ca"
+    assert (
+        f"kubectl create configmap otc-ca -n {OPERATOR} --from-file={path.name}" in (DEPLOY / "README.md").read_text()
+    )
+    unchanged = only(render(cluster.kubectl_path, folder), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert {**container, "env": None, "volumeMounts": None} == {**unchanged, "env": None, "volumeMounts": None}
+    assert [each for each in container["env"] if each["name"] != "OS_CACERT"] == unchanged.get("env", [])
+    assert admit(cluster, pod_of(deployment)) == "pod/pod created (server dry run)\n"
+
+
 def test_every_application_points_to_what_renders(cluster: ControlPlane) -> None:
     applications = [yaml.safe_load(path.read_text()) for path in sorted(ARGOCD.glob("application*.yaml"))]
     paths = {DEPLOY.parent / each["spec"]["source"]["path"] for each in applications}
