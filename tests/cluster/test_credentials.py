@@ -94,7 +94,8 @@ def test_a_secret_without_clouds_yaml_is_explained(workspace: Workspace) -> None
 def test_a_wrong_password_is_an_authentication_failure_and_no_call_to_as(
     workspace: Workspace, operator: OperatorProcess
 ) -> None:
-    workspace.put_secret("otc", workspace.clouds_yaml(password="not-the-password"))
+    workspace.cloud.add_user(workspace.namespace, "the-password")
+    workspace.put_secret("otc", workspace.clouds_yaml(username=workspace.namespace, password="not-the-password"))
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait_reason("AuthenticationFailed")
     assert body["status"]["error"]["operation"] == "authenticate"

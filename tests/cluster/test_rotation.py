@@ -7,7 +7,7 @@ import pytest
 from tests.controlplane import ControlPlane
 from tests.harness import OPERATOR, OperatorProcess, eventually
 from tests.simulator import Simulator
-from tests.workspace import Workspace, is_ready
+from tests.workspace import Workspace, is_ready, ready
 
 HOOKS = 500
 HOOKS_PER_GROUP = 5
@@ -25,12 +25,25 @@ def operator(cluster: ControlPlane, fast: dict[str, float]) -> Iterator[Operator
 pytestmark = pytest.mark.usefixtures("operator")
 
 
+def logins(workspace: Workspace) -> int:
+    """Return how often the user named after the workspace has tried to log in."""
+    return sum(workspace.namespace in str(request.body) for request in workspace.cloud.requests("token"))
+
+
 def test_a_hook_that_waits_for_better_credentials_is_tried_at_once(workspace: Workspace) -> None:
-    workspace.put_secret("otc", workspace.clouds_yaml(password="wrong"))
+    workspace.cloud.add_user(workspace.namespace, "correct-password")
+    wrong = workspace.clouds_yaml(username=workspace.namespace, password="wrong")
+    workspace.put_secret("otc", wrong)
     workspace.create(credentialsRef={"secretName": "otc"})
-    workspace.wait_reason("AuthenticationFailed")
-    workspace.put_secret("otc", workspace.clouds_yaml())
+    body = workspace.wait_reason("AuthenticationFailed")
+    assert "tried again after 5 minutes, or at once when the credentials change" in ready(body)["message"]
+    before = logins(workspace)
+    workspace.replace_secret("otc", f"# The same credentials.\n{wrong}")
+    assert ready(workspace.get() or {}) == ready(body)
+    assert logins(workspace) == before == 1
+    workspace.put_secret("otc", workspace.clouds_yaml(username=workspace.namespace, password="correct-password"))
     workspace.wait_ready()
+    assert logins(workspace) == 2
 
 
 def test_new_credentials_serve_with_no_restart(workspace: Workspace) -> None:
