@@ -1,4 +1,5 @@
-# `make demo` shows the operator at work, `make test` runs every test. Each sets up what it needs first.
+# `make demo` shows the operator at work, `make test` runs every test. Each sets up what it needs first. KUBERNETES=1.31
+# beside any of them has the control plane in that minor version.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +13,7 @@ help:  ## Show this help.
 demo: $(VENV)/.installed  ## Run the operator on a local control plane and a simulated cloud (ONCE=1: show and stop).
 	@exec $(BIN)/python -m tests.demo $(if $(ONCE),--once)
 
-test: $(VENV)/.installed lint  ## Run every check and every test.
+test: $(VENV)/.installed lint  ## Run every check and every test (KUBERNETES=1.31: on that version).
 	@exec $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.installed  ## Check style, types, layers and Dockerfile.
@@ -29,7 +30,7 @@ bench: $(VENV)/.installed  ## Measure create to Ready, writes and calls per reso
 simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its own.
 	@exec $(BIN)/python -m tests.simulator $(ARGS)
 
-controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache, if they are not there.
+controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache (KUBERNETES=1.31: of that version).
 	@exec $(BIN)/python -m tests.controlplane build
 
 generate: $(VENV)/.installed  ## Write crds/ from the model, and deploy/install.yaml from deploy/base.

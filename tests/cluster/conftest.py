@@ -9,7 +9,7 @@ import yaml
 from tests.harness import eventually
 from tests.workspace import Workspace
 
-_GROUP = "admissionregistration.k8s.io/v1"
+_GROUP = "admissionregistration.k8s.io"
 _MESSAGE = "nothing is changed here"
 
 
@@ -20,6 +20,7 @@ def refuse_changes(workspace: Workspace) -> Iterator[Callable[[str, str, list[st
     It takes API group and plural (with the subresource), and a kubectl command that changes such an object, to find out
     when the refusal has come into force.
     """
+    api_version = f"{_GROUP}/{'v1' if workspace.cluster.binaries.kubernetes >= (1, 30) else 'v1beta1'}"
     with ExitStack() as stack:
 
         def refuse(group: str, resource: str, command: list[str]) -> Callable[[], None]:
@@ -28,7 +29,7 @@ def refuse_changes(workspace: Workspace) -> Iterator[Callable[[str, str, list[st
             scope = {"matchLabels": {"kubernetes.io/metadata.name": workspace.namespace}}
             name = f"refuse-{resource.replace('/', '-')}-{workspace.namespace}"
             policy = {
-                "apiVersion": _GROUP,
+                "apiVersion": api_version,
                 "kind": "ValidatingAdmissionPolicy",
                 "metadata": {"name": name},
                 "spec": {
@@ -37,7 +38,7 @@ def refuse_changes(workspace: Workspace) -> Iterator[Callable[[str, str, list[st
                 },
             }
             binding = {
-                "apiVersion": _GROUP,
+                "apiVersion": api_version,
                 "kind": "ValidatingAdmissionPolicyBinding",
                 "metadata": {"name": name},
                 "spec": {"policyName": name, "validationActions": ["Deny"]},

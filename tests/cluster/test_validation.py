@@ -79,7 +79,7 @@ def words(text: str) -> str:
         ("notificationTopicUrn", None, "Required value"),
         ("notificationTopicUrn", "gsh", "should match '^urn:smn:"),
         ("notificationTopicUrn", "urn:smn:eu-de:gsh", "should match '^urn:smn:"),
-        ("notificationMetadata", "a" * 257, "may not be more than 256"),
+        ("notificationMetadata", "a" * 257, "than 256"),
         *(("notificationMetadata", f"a{character}b", "should match '^[^<>&'()]*$'") for character in "<>&'()"),
         ("deletionPolicy", "Keep", 'supported values: "Delete", "Retain"'),
         ("adoptionPolicy", "Yes", 'supported values: "Identical", "Always", "Never"'),

@@ -1,7 +1,8 @@
 """Where etcd, kube-apiserver and kubectl come from.
 
 In this order: the folder named by KUBEBUILDER_ASSETS, our cache, the archive that the kubebuilder project publishes
-for the same Kubernetes minor version, a build from the Go module beside this file. go.mod alone decides the versions.
+for the same Kubernetes minor version, a build from Go modules. The go.mod beside this file decides the versions. Where
+KUBERNETES names another minor version, etcd still comes from there, and the rest from a module made of Kubernetes' own.
 """
 
 import contextlib
@@ -36,6 +37,8 @@ GO_PACKAGES = {
     "kube-apiserver": ("k8s.io/kubernetes/cmd/kube-apiserver", "two to three minutes"),
     "kubectl": ("k8s.io/kubernetes/cmd/kubectl", "a quarter of a minute"),
 }
+#: The newest release that can be had of each minor version, beside the one that go.mod pins.
+OTHER_VERSIONS = ("1.28.15", "1.29.15", "1.30.14", "1.31.14", "1.32.13", "1.33.13", "1.34.10", "1.35.8", "1.37.2")
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 Say = Callable[[str], None]
@@ -67,6 +70,12 @@ class Binaries:
     def kubectl(self) -> Path:
         return self.folder / "kubectl"
 
+    @property
+    def kubernetes(self) -> tuple[int, ...]:
+        """Major and minor version that the API server says it has."""
+        asked = subprocess.run([self.kube_apiserver, "--version"], capture_output=True, text=True, check=False)
+        return tuple(numbers(asked.stdout))
+
     def missing(self) -> list[str]:
         return [name for name in GO_PACKAGES if not os.access(self.folder / name, os.X_OK)]
 
@@ -77,12 +86,16 @@ def print_line(line: str) -> None:
 
 def find_or_make_binaries(say: Say = print_line) -> Binaries:
     """Return the three binaries, made and cached first if need be; `say` gets one line for each thing that happens."""
+    key = cache_key()
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         binaries = Binaries(Path(assets))
-        if not (missing := binaries.missing()):
+        if missing := binaries.missing():
+            say(f"KUBEBUILDER_ASSETS is passed over: no {', '.join(missing)} in {assets}")
+        elif os.environ.get("KUBERNETES") and binaries.kubernetes != tuple(numbers(kubernetes_version())):
+            say(f"KUBEBUILDER_ASSETS is passed over: no Kubernetes {os.environ['KUBERNETES']} in {assets}")
+        else:
             return binaries
-        say(f"KUBEBUILDER_ASSETS is passed over: no {', '.join(missing)} in {assets}")
-    binaries = Binaries(cache_root() / cache_key())
+    binaries = Binaries(cache_root() / key)
     if not binaries.missing():
         return binaries
     with exclusive(binaries.folder, say):
@@ -128,8 +141,27 @@ def go_mod_version(pattern: str) -> str:
     return found[1]
 
 
-def kubernetes_version() -> str:
+def pinned_version() -> str:
     return go_mod_version("(?:require )?k8s[.]io/kubernetes")
+
+
+def kubernetes_version() -> str:
+    """The release of the minor version that KUBERNETES names; unless that is set, the one that go.mod pins."""
+    pinned = pinned_version()
+    wanted = os.environ.get("KUBERNETES")
+    if not wanted:
+        return pinned
+    releases = {minor_of(version): version for version in (*OTHER_VERSIONS, pinned)}
+    if wanted not in releases:
+        known = ", ".join(sorted(releases, key=numbers))
+        raise BinariesNotFoundError(
+            f"KUBERNETES={wanted} can't be had: it may be {known}; {minor_of(pinned)} by default."
+        )
+    return releases[wanted]
+
+
+def minor_of(version: str) -> str:
+    return version.rpartition(".")[0]
 
 
 def go_platform() -> tuple[str, str]:
@@ -203,7 +235,7 @@ def download_archive(folder: Path, say: Say) -> None:
 
 def choose_archive(index: str) -> tuple[str, str, str]:
     """Version, URL and SHA-512 of the newest final release of our minor version in `index`."""
-    minor = kubernetes_version().rpartition(".")[0]
+    minor = minor_of(kubernetes_version())
     suffix = "-".join(go_platform())
     try:
         releases = {
@@ -237,11 +269,40 @@ def unpack(archive: tarfile.TarFile, folder: Path) -> None:
 def build_from_modules(folder: Path, say: Say) -> None:
     """Build the three binaries into `folder`, one after the other, with a line of progress every few seconds."""
     go = find_go()
+    version = kubernetes_version()
+    module = MODULE_DIR if version == pinned_version() else make_module(go, version, folder / "module")
     for name, (package, expected) in GO_PACKAGES.items():
         say(f"Building {name} (about {expected} on two cores, and the download of its modules the first time)")
         started = time.monotonic()
-        run_build(build_command(go, package, folder / name), f"building {name}", say)
+        # The etcd of go.mod serves every version.
+        command = build_command(go, package, folder / name, MODULE_DIR if name == "etcd" else module)
+        run_build(command, f"building {name}", say)
         say(f"Built {name} in {time.monotonic() - started:.0f} s")
+
+
+def make_module(go: str, version: str, folder: Path) -> Path:
+    """Make a Go module in `folder` that has Kubernetes in a version, with the dependencies of its release.
+
+    Its go.sum comes with the build, for which Go asks the checksum database about each of them.
+    """
+    folder.mkdir()
+    module = f"k8s.io/kubernetes@v{version}"
+    asked = subprocess.run(
+        [go, "list", "-m", "-f", "{{.GoMod}}", module],
+        cwd=folder,
+        env=go_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode != 0:
+        raise BinariesNotFoundError(f"Go can't get {module}: {asked.stderr.strip()}")
+    text = Path(asked.stdout.strip()).read_text()
+    text = re.sub(r"^module .*", "module controlplane", text, flags=re.MULTILINE)
+    # The staging modules are in no release of this module; each is published under the matching v0.x.
+    text = re.sub(r"=> \./staging/src/(\S+)", rf"=> \1 v0.{version.partition('.')[2]}", text)
+    (folder / "go.mod").write_text(f"{text}\nrequire k8s.io/kubernetes v{version}\n")
+    return folder
 
 
 def find_go() -> str:
@@ -273,7 +334,7 @@ def go_environment() -> dict[str, str]:
     return os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
 
 
-def build_command(go: str, package: str, output: Path) -> list[str]:
+def build_command(go: str, package: str, output: Path, module: Path) -> list[str]:
     version = kubernetes_version()
     major, minor = version.split(".")[:2]
     stamps = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
@@ -281,8 +342,10 @@ def build_command(go: str, package: str, output: Path) -> list[str]:
     return [
         go,
         "build",
+        "-C",
+        str(module),
         "-trimpath",
-        "-mod=readonly",
+        "-mod=readonly" if module == MODULE_DIR else "-mod=mod",
         "-buildvcs=false",
         "-ldflags",
         linker,
@@ -293,11 +356,9 @@ def build_command(go: str, package: str, output: Path) -> list[str]:
 
 
 def run_build(command: list[str], what: str, say: Say) -> None:
-    """Run `command` in the module's folder, and take it and its children down with us."""
+    """Run `command`, and take it and its children down with us."""
     with tempfile.TemporaryFile("w+") as output:
-        build = subprocess.Popen(
-            command, cwd=MODULE_DIR, env=go_environment(), stdout=output, stderr=output, process_group=0
-        )
+        build = subprocess.Popen(command, env=go_environment(), stdout=output, stderr=output, process_group=0)
         try:
             for _ in heartbeats(what, say):
                 if build.poll() is not None:

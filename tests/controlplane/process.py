@@ -219,9 +219,7 @@ class ControlPlane:
             self._spawn(stack, "etcd", etcd_command(self.binaries.etcd, self.work_dir, etcd_port, peer_port))
             # Tried before etcd listens, kube-apiserver waits a second until its next try.
             self._wait("etcd", lambda: is_healthy(f"http://127.0.0.1:{etcd_port}/health"))
-            self._api_server = api_server_command(
-                self.binaries.kube_apiserver, self.work_dir, etcd_port, self._api_port
-            )
+            self._api_server = api_server_command(self.binaries, self.work_dir, etcd_port, self._api_port)
             self._start_api_server(stack)
             self._write_kubeconfig(self.kubeconfig, self._token)
             self._started = stack.pop_all()
@@ -356,13 +354,19 @@ def etcd_command(binary: Path, work_dir: Path, client_port: int, peer_port: int)
     ]
 
 
-def api_server_command(binary: Path, work_dir: Path, etcd_port: int, api_port: int) -> list[str]:
+def api_server_command(binaries: Binaries, work_dir: Path, etcd_port: int, api_port: int) -> list[str]:
     pki = work_dir / "pki"
     # The server writes its self-signed serving pair into --cert-dir before it reads the keys for service-account
     # tokens, so one key serves for both and nothing else has to make any.
     key = pki / "apiserver.key"
+    # Where it is not yet on by default, for tests that have changes refused.
+    beta = [
+        "--feature-gates=ValidatingAdmissionPolicy=true",
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+    ]
     return [
-        str(binary),
+        str(binaries.kube_apiserver),
+        *(beta if binaries.kubernetes < (1, 30) else []),
         f"--etcd-servers=http://127.0.0.1:{etcd_port}",
         f"--secure-port={api_port}",
         "--bind-address=127.0.0.1",

@@ -5,6 +5,7 @@ import http.server
 import io
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,13 +24,17 @@ from tests.controlplane import binaries
 from tests.controlplane.binaries import BinariesNotFoundError, cache_key, find_or_make_binaries
 
 NAMES = ("etcd", "kube-apiserver", "kubectl")
-MINOR = binaries.kubernetes_version().rpartition(".")[0]
+PINNED = binaries.pinned_version()
+MINOR = binaries.minor_of(PINNED)
+OTHER = binaries.OTHER_VERSIONS[3]
+OTHER_MINOR = binaries.minor_of(OTHER)
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, no archive to be had, and no Go."""
-    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    for name in ("KUBEBUILDER_ASSETS", "KUBERNETES"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", os.defpath)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -45,12 +50,14 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a `go` in place that answers GOVERSION, and runs the given shell line to build "$out"."""
+    """Puts a `go` in place that answers GOVERSION and Kubernetes' go.mod, and runs a shell line to build "$out"."""
 
     def install(build: str, version: str = "go99.1") -> None:
         path = tmp_path / "go"
+        (tmp_path / "kubernetes.mod").write_text(KUBERNETES_GO_MOD)
         path.write_text(
             f'#!/bin/sh\nif [ "$1" = env ]; then echo {version}; exit; fi\n'
+            f'if [ "$1" = list ]; then echo {tmp_path}/kubernetes.mod; exit; fi\nmodule=$3\n'
             f'while [ "$1" != -o ]; do shift; done\nout=$2 package=$3\n{build}\n'
         )
         path.chmod(0o755)
@@ -58,6 +65,20 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]
 
     return install
 
+
+KUBERNETES_GO_MOD = """module k8s.io/kubernetes
+
+go 1.22.0
+
+require (
+	github.com/google/uuid v1.6.0
+	k8s.io/api v0.0.0
+)
+
+replace (
+	k8s.io/api => ./staging/src/k8s.io/api
+)
+"""
 
 BUILD = 'echo "$package" > "$out"; chmod +x "$out"'
 
@@ -196,9 +217,81 @@ class TestArchive:
             binaries.choose_archive(index)
 
 
+class TestAnotherVersion:
+    @pytest.fixture(autouse=True)
+    def wanted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KUBERNETES", OTHER_MINOR)
+
+    def test_the_published_archive_of_its_minor_version_is_taken(
+        self, publish: Callable[..., None], lines: list[str]
+    ) -> None:
+        publish(f"v{MINOR}.0", f"v{OTHER_MINOR}.2")
+        assert find_or_make_binaries(lines.append).folder.name.startswith(f"{OTHER}-")
+        assert f"v{OTHER_MINOR}.2 " in lines[0] + " "
+
+    def test_it_is_built_from_its_own_module_beside_the_pinned_etcd(
+        self, go: Callable[..., None], lines: list[str]
+    ) -> None:
+        go('cp "$module/go.mod" "$out"; chmod +x "$out"')
+        made = find_or_make_binaries(lines.append)
+        assert made.etcd.read_bytes() == (binaries.MODULE_DIR / "go.mod").read_bytes()
+        module = made.kube_apiserver.read_text()
+        assert made.kubectl.read_text() == module
+        assert "\tgithub.com/google/uuid v1.6.0\n" in module
+        assert f"\tk8s.io/api => k8s.io/api v0{OTHER.removeprefix('1')}\n" in module
+        assert module.endswith(f"\nrequire k8s.io/kubernetes v{OTHER}\n")
+
+    def test_a_module_that_cannot_be_had_is_named(
+        self, cache: Path, go: Callable[..., None], tmp_path: Path, lines: list[str]
+    ) -> None:
+        go(BUILD)
+        script = (tmp_path / "go").read_text()
+        (tmp_path / "go").write_text(script.replace("then echo /", "then echo no route >&2; exit 1; echo /"))
+        with pytest.raises(BinariesNotFoundError, match=rf"can't get k8s\.io/kubernetes@v{OTHER}: no route"):
+            find_or_make_binaries(lines.append)
+        assert not list(cache.parent.glob("*/"))
+
+    @pytest.mark.parametrize("wanted", ["1.27", "1.31.14", "v1.31", "new"])
+    def test_an_unknown_one_is_refused_with_what_is_possible(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+    ) -> None:
+        monkeypatch.setenv("KUBERNETES", wanted)
+        monkeypatch.setenv("KUBEBUILDER_ASSETS", str(executables(tmp_path / "assets")))
+        expected = (
+            rf"KUBERNETES={re.escape(wanted)} can't be had: it may be 1\.28, 1\.29, .*{MINOR}.*; {MINOR} by default"
+        )
+        with pytest.raises(BinariesNotFoundError, match=expected):
+            find_or_make_binaries(say_nothing)
+
+    @pytest.mark.parametrize(("said", "is_taken"), [(f"v{OTHER_MINOR}.0", True), (f"v{MINOR}.0", False)])
+    def test_kubebuilder_assets_come_first_only_if_they_are_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], said: str, is_taken: bool
+    ) -> None:
+        assets = executables(tmp_path / "assets")
+        (assets / "kube-apiserver").write_text(f"#!/bin/sh\necho Kubernetes {said}\n")
+        monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
+        cache = executables(binaries.cache_root() / cache_key())
+        assert find_or_make_binaries(lines.append).folder == (assets if is_taken else cache)
+        passed_over = f"KUBEBUILDER_ASSETS is passed over: no Kubernetes {OTHER_MINOR} in {assets}"
+        assert lines == ([] if is_taken else [passed_over])
+
+    def test_each_has_a_cache_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert cache_key().startswith(f"{OTHER}-{'-'.join(binaries.go_platform())}-")
+        monkeypatch.delenv("KUBERNETES")
+        keys = [cache_key()]
+        for wanted in ("", MINOR):
+            monkeypatch.setenv("KUBERNETES", wanted)
+            keys.append(cache_key())
+        assert len(set(keys)) == 1
+
+    def test_none_is_known_twice(self) -> None:
+        minors = [binaries.minor_of(version) for version in (*binaries.OTHER_VERSIONS, PINNED)]
+        assert len(set(minors)) == len(minors)
+
+
 class TestCacheKey:
     def test_it_names_version_and_platform(self) -> None:
-        assert cache_key().startswith(f"{binaries.kubernetes_version()}-{'-'.join(binaries.go_platform())}-")
+        assert cache_key().startswith(f"{PINNED}-{'-'.join(binaries.go_platform())}-")
 
     @pytest.mark.parametrize("changed", ["go.mod", "go.sum"])
     def test_it_follows_the_content_of_go_mod_and_go_sum(
