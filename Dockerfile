@@ -13,6 +13,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && pip --python /opt/lifecyclehook-operator install --no-deps /dist/*.whl
+# A layer may round the time of a file, and bytecode that goes by that time would be stale: on a read-only root, all of
+# it would be compiled at each start.
+RUN python -m compileall -q -f --invalidation-mode unchecked-hash /opt/lifecyclehook-operator/lib
 
 FROM ${PYTHON}
 ARG VERSION=0.1.0
