@@ -5,10 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench simulator controlplane generate lock lint clean
+.PHONY: help demo test bench e2e simulator controlplane generate lock lint clean
 
 help:  ## Show this help.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## Run the operator on a local control plane and a simulated cloud (ONCE=1: show and stop).
 	@exec $(BIN)/python -m tests.demo $(if $(ONCE),--once)
@@ -26,6 +26,10 @@ lint: $(VENV)/.installed  ## Check style, types, layers and Dockerfile.
 
 bench: $(VENV)/.installed  ## Measure create to Ready, writes and calls per resource.
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+e2e: $(VENV)/.installed  ## Try everything on KUBECONFIG's cluster (IMAGE=, OLD_IMAGE=, CONTEXT= to confirm).
+	@exec $(BIN)/python -m tests.e2e $(if $(IMAGE),--image="$(IMAGE)") \
+	    $(if $(OLD_IMAGE),--old-image="$(OLD_IMAGE)") $(if $(CONTEXT),--context="$(CONTEXT)")
 
 simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its own.
 	@exec $(BIN)/python -m tests.simulator $(ARGS)

@@ -1,0 +1,1 @@
+"""The product on a real cluster, with the cloud simulated inside it."""
