@@ -11,7 +11,7 @@ The class says what to do, the reason says why, for the Ready condition. Both co
 error code decides first (as_07_0102), then the HTTP status (the abnormal codes of the create page, and 429).
 
 KubernetesError           the API server refused a call or could not be reached
-└── StaleError            the object has changed: the next pass will see a newer one
+└── StaleError            the object has changed: the next reconcile will see a newer one
     └── GoneError         the object is gone
 """
 

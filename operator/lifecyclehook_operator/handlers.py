@@ -1,4 +1,4 @@
-"""kopf handlers: configure kopf to do nothing but watch, and forward what it tells to the inventory."""
+"""kopf handlers: configure kopf to do nothing but watch, and forward what it tells to the controller."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -48,28 +48,28 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.watching.label_selectors[_SECRETS] = IN_USE_LABEL
     if "manager" not in memo:  # under kopf run
         memo.manager = Manager(Settings())
-    memo.inventory = await memo.manager.start()
+    memo.controller = await memo.manager.start()
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL)
-async def notice_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
-    """Pass on what the API server tells of a resource."""
-    await memo.inventory.notice_hook(LifecycleHook(event["object"]), event["type"])
+async def on_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
+    """Forward a watch event of a LifecycleHook."""
+    await memo.controller.on_hook(LifecycleHook(event["object"]), event["type"])
 
 
 @kopf.on.event(*_SECRETS, labels={IN_USE_LABEL: kopf.PRESENT})
-async def notice_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
-    """Pass on what the API server tells of a Secret with our label."""
+async def on_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
+    """Forward a watch event of a Secret with our label."""
     body: Mapping[str, Any] = event["object"]
     key = (body["metadata"]["namespace"], body["metadata"]["name"])
     secret = None if event["type"] == "DELETED" else Secret.from_object(body)
-    await memo.inventory.notice_secret(key, secret, event["type"])
+    await memo.controller.on_secret(key, secret, event["type"])
 
 
 @kopf.on.probe(id="resources")
 async def count_resources(memo: kopf.Memo, **_: Any) -> int:  # noqa: ANN401
     """Tell how many resources are looked after, to who asks kopf (kopf run --liveness)."""
-    return len(memo.inventory.schedule)
+    return len(memo.controller)
 
 
 @kopf.on.cleanup()

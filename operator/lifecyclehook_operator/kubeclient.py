@@ -25,6 +25,7 @@ from kubernetes.aio.watch import Watch
 
 from lifecyclehook_operator.credentials import Secret
 from lifecyclehook_operator.errors import GoneError, KubernetesError, StaleError
+from lifecyclehook_operator.events import Event
 from lifecyclehook_operator.resource import (
     API_VERSION,
     CREATE_INTENT_ANNOTATION,
@@ -36,7 +37,6 @@ from lifecyclehook_operator.resource import (
     VERSION,
     LifecycleHook,
 )
-from lifecyclehook_operator.status import Happening
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
 
 
 class KubeClient:
-    """The writes of a pass: finalizer, status and Events; and Secrets, read.
+    """The writes of a reconcile: finalizer, status and Events; and Secrets, read.
 
     Every method raises KubernetesError, StaleError where the object is not as it was read.
     """
@@ -111,7 +111,7 @@ class KubeClient:
         """Put on our finalizer, and the fingerprints of the calls by whose effect the hook is known for ours."""
         finalizers = [name for name in resource.finalizers if name != FINALIZER]
         metadata: dict[str, Any] = {"finalizers": [*finalizers, FINALIZER]}
-        if create_intents or resource.has_intended:
+        if create_intents or resource.create_intents:
             metadata["annotations"] = {CREATE_INTENT_ANNOTATION: ",".join(create_intents)}
         return await self._patch_metadata(resource, metadata)
 
@@ -139,37 +139,37 @@ class KubeClient:
             )
         return _as_resource(body)
 
-    async def publish_event(self, resource: LifecycleHook, happening: Happening) -> None:
-        """Publish an Event (events.k8s.io/v1) about the resource, unless its namespace is being deleted."""
-        event = {
+    async def publish_event(self, obj: LifecycleHook, event: Event) -> None:
+        """Publish an Event (events.k8s.io/v1) about the object, unless its namespace is being deleted."""
+        body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{resource.name[:200].rstrip('.-')}-", "namespace": resource.namespace},
+            "metadata": {"generateName": f"{obj.name[:200].rstrip('.-')}-", "namespace": obj.namespace},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "type": happening.type,
-            "reason": happening.reason,
-            "note": happening.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
+            "type": event.type,
+            "reason": event.reason,
+            "note": event.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
             "action": "Reconcile",
             "reportingController": f"{GROUP}/{COMPONENT}",
             "reportingInstance": os.environ.get("HOSTNAME") or COMPONENT,
             "regarding": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
-                "namespace": resource.namespace,
-                "name": resource.name,
-                "uid": resource.uid,
-                "resourceVersion": str(resource.resource_version),
+                "namespace": obj.namespace,
+                "name": obj.name,
+                "uid": obj.uid,
+                "resourceVersion": str(obj.resource_version),
             },
         }
         with _kubernetes_errors():
             try:
                 await self._objects.create_namespaced_custom_object(
-                    "events.k8s.io", "v1", resource.namespace, "events", event, _request_timeout=_TIMEOUT_SECONDS
+                    "events.k8s.io", "v1", obj.namespace, "events", body, _request_timeout=_TIMEOUT_SECONDS
                 )
             except (ForbiddenException, NotFoundException) as error:
                 if not (error.status == HTTPStatus.NOT_FOUND or _is_namespace_terminating(error)):
                     raise
-                logger.debug("%s: no Event, for the namespace is being deleted", resource.label)
+                logger.debug("%s: no Event, because the namespace is being deleted", obj.label)
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret, or None if it does not exist."""

@@ -14,13 +14,14 @@ import kopf
 from lifecyclehook_operator import kubeclient, metrics
 from lifecyclehook_operator.access import Access, Rules
 from lifecyclehook_operator.autoscaling import Projects
+from lifecyclehook_operator.controller.controller import Controller
+from lifecyclehook_operator.controller.reconciler import Reconciler
+from lifecyclehook_operator.controller.timing import Timing
 from lifecyclehook_operator.credentials import Credentials, read_environment
 from lifecyclehook_operator.errors import CredentialsError, KubernetesError
 from lifecyclehook_operator.health import Health
-from lifecyclehook_operator.inventory import Inventory
 from lifecyclehook_operator.leaderelection import LeaderElector
 from lifecyclehook_operator.logs import configure_logging
-from lifecyclehook_operator.reconcile import Reconciler, Timing
 from lifecyclehook_operator.resource import GROUP, PLURAL, LifecycleHook
 from lifecyclehook_operator.settings import Settings
 
@@ -32,13 +33,13 @@ T = TypeVar("T")
 
 
 class Manager:
-    """Owns what lives as long as the process: connections, probes, metrics, leadership, and the inventory."""
+    """Owns what lives as long as the process: connections, probes, metrics, leadership, and the controller."""
 
     def __init__(self, options: Settings) -> None:
         self._options = options
         self._stack = AsyncExitStack()
         self._kubernetes: kubeclient.KubeClient | None = None
-        self._inventory: Inventory | None = None
+        self._controller: Controller | None = None
         self._is_standby = False
 
     async def __aenter__(self) -> Self:
@@ -68,26 +69,26 @@ class Manager:
                 memo=kopf.Memo(manager=self),
             )
 
-    async def start(self) -> Inventory:
+    async def start(self) -> Controller:
         """Begin to reconcile as soon as the API server serves our resource, and return what watch events are for."""
         options, own_credentials = self._options, _read_own_credentials()
         kubernetes = await self._connect()
         projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
         self._stack.push_async_callback(projects.aclose)
-        inventory = Inventory(
+        controller = Controller(
             kubernetes,
             options.namespace,
             tidy_seconds=options.slow_retry_min_seconds,
             check_seconds=options.resync_interval_seconds,
         )
         rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
-        access = Access(inventory.secrets, projects, own_credentials, rules)
-        reconciler = Reconciler(kubernetes, access, _timing(options), inventory.find_rivals)
-        await self._retry(lambda: _begin(kubernetes, inventory, reconciler))
-        self._stack.push_async_callback(inventory.close, options.shutdown_grace_seconds)
-        self._inventory = inventory
+        access = Access(controller.secrets, projects, own_credentials, rules)
+        reconciler = Reconciler(kubernetes, access, _timing(options), controller.cache.find_claimants)
+        await self._retry(lambda: _begin(kubernetes, controller, reconciler))
+        self._stack.push_async_callback(controller.close, options.shutdown_grace_seconds)
+        self._controller = controller
         metrics.LEADER.set(1)
-        return inventory
+        return controller
 
     async def stop(self) -> None:
         """Let the calls at work end, give up the Lease, close all connections; does nothing a second time."""
@@ -117,7 +118,7 @@ class Manager:
         options = self._options
         try:
             if options.health_port:
-                health = Health(self._count_resources, self._unseen_write_seconds, self._why_not_ready)
+                health = Health(self._count_resources, self._watch_lag_seconds, self._why_not_ready)
                 self._stack.push_async_callback(await health.serve(options.health_port))
             if options.metrics_port:
                 self._stack.callback(metrics.serve(options.metrics_port, self._resources))
@@ -137,18 +138,18 @@ class Manager:
             await asyncio.sleep(_START_RETRY_SECONDS)
 
     def _resources(self) -> list[LifecycleHook]:
-        return self._inventory.schedule.resources() if self._inventory else []
+        return self._controller.cache.objects() if self._controller is not None else []
 
     def _count_resources(self) -> int:
-        return len(self._inventory.schedule) if self._inventory else 0
+        return len(self._controller) if self._controller is not None else 0
 
-    def _unseen_write_seconds(self) -> float:
-        return self._inventory.schedule.unseen_write_seconds() if self._inventory else 0
+    def _watch_lag_seconds(self) -> float:
+        return self._controller.cache.watch_lag_seconds() if self._controller is not None else 0
 
     async def _why_not_ready(self) -> str:
         if self._kubernetes is None or not await self._kubernetes.is_reachable():
             return "the API server is unreachable"
-        return "" if self._inventory or self._is_standby else "starting"
+        return "" if self._controller is not None or self._is_standby else "starting"
 
 
 def _read_own_credentials() -> Credentials | CredentialsError | None:
@@ -160,10 +161,10 @@ def _read_own_credentials() -> Credentials | CredentialsError | None:
         return error
 
 
-async def _begin(kubernetes: kubeclient.KubeClient, inventory: Inventory, reconciler: Reconciler) -> None:
+async def _begin(kubernetes: kubeclient.KubeClient, controller: Controller, reconciler: Reconciler) -> None:
     if not await kubernetes.is_crd_installed():
         raise KubernetesError(f"the CRD {PLURAL}.{GROUP} is not installed yet")
-    await inventory.begin(reconciler.reconcile)
+    await controller.begin(reconciler)
 
 
 async def _exit_after(elector: LeaderElector) -> None:

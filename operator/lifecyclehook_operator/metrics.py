@@ -39,6 +39,13 @@ RECONCILE_DURATION = Histogram(
     "Duration of reconciliations, in seconds.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+WORKQUEUE_DEPTH = Gauge("lifecyclehook_workqueue_depth", "Items that are due and wait for their worker.")
+WORKQUEUE_DURATION = Histogram(
+    "lifecyclehook_workqueue_queue_duration_seconds",
+    "How long items waited after they were due, until their worker began, in seconds.",
+    buckets=(0.001, 0.01, 0.1, 1, 10, 60, 600),
+)
+WORKQUEUE_RETRIES = Counter("lifecyclehook_workqueue_retries", "Items that were put back after an error of Kubernetes.")
 ACTIVE_WORKERS = Gauge("lifecyclehook_active_workers", "Reconciliations in progress, those that wait included.")
 DRIFT_CORRECTIONS = Counter(
     "lifecyclehook_drift_corrections", "Hooks restored after they had been changed or deleted outside Kubernetes."

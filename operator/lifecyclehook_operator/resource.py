@@ -26,6 +26,7 @@ IN_USE_LABEL = f"{GROUP}/in-use"
 #: after a crash is ours if its fields have this fingerprint, even if the spec has been edited since.
 CREATE_INTENT_ANNOTATION = f"{GROUP}/create-intent"
 
+_LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 #: A new value makes the operator look at once.
 RECONCILE_AT_ANNOTATION = f"{GROUP}/reconcile-at"
 #: "true" lets a resource that is being deleted go without AS; what is there stays there.
@@ -240,7 +241,7 @@ class LifecycleHook:
     """
 
     def __init__(self, body: Mapping[str, Any]) -> None:
-        self.body = body
+        self.body = body = _strip(body)
         self.metadata: Mapping[str, Any] = body["metadata"]
         self.name: str = self.metadata["name"]
         self.namespace: str = self.metadata["namespace"]
@@ -252,11 +253,10 @@ class LifecycleHook:
         self.finalizers: Sequence[str] = self.metadata.get("finalizers", ())
         self.has_finalizer = FINALIZER in self.finalizers
         annotations: Mapping[str, str] = self.metadata.get("annotations", {})
-        self.has_intended = CREATE_INTENT_ANNOTATION in annotations
         self.create_intents = tuple(filter(None, annotations.get(CREATE_INTENT_ANNOTATION, "").split(",")))
         self.is_force_released = annotations.get(FORCE_RELEASE_ANNOTATION) == "true"
-        #: Changes with whatever asks for a pass: the spec, deletion, or a word from an admin.
-        self.request = (
+        #: Changes with whatever asks for a reconcile: the spec, deletion, or a word from an admin.
+        self.trigger = (
             self.generation,
             self.is_deleting,
             self.is_force_released,
@@ -270,7 +270,7 @@ class LifecycleHook:
     @property
     def label(self) -> str:
         """Which resource and which AS group, as the log names them."""
-        return f"{self} (AS group {self.claimed_hook[0]})"
+        return f"{self} (AS group {self.hook_key[0]})"
 
     @property
     def is_applied(self) -> bool:
@@ -278,12 +278,24 @@ class LifecycleHook:
         return self.status.applied_generation == self.generation
 
     @property
-    def is_released(self) -> bool:
+    def is_settled(self) -> bool:
+        """Whether the status says that this very spec has been brought about."""
+        ready = self.status.condition("Ready")
+        is_ready = ready is not None and ready.status == "True"
+        return is_ready and self.is_applied and self.has_finalizer and not self.is_deleting
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether the hook was somebody else's when it was last observed."""
+        return self.status.error is not None and self.status.error.operation == "adopt"
+
+    @property
+    def is_finalized(self) -> bool:
         """Whether nothing more is to be done for it: it is being deleted, and does not wait for us."""
         return self.is_deleting and not self.has_finalizer
 
     @property
-    def claimed_hook(self) -> tuple[str, str]:
+    def hook_key(self) -> tuple[str, str]:
         """AS group and name of the hook that this resource is for, valid or not."""
         spec = self.body.get("spec", {})
         return spec.get("scalingGroupId", ""), spec.get("lifecycleHookName") or self.name
@@ -295,7 +307,7 @@ class LifecycleHook:
         return (self.namespace, reference.get("secretName", "")) if reference else None
 
     @property
-    def precedence(self) -> tuple[bool, str, str]:
+    def claim_order(self) -> tuple[bool, str, str]:
         """Orders resources that claim one hook, the owner first: who has it, then who is older."""
         return self.status.lifecycle_hook is None, self.metadata["creationTimestamp"], self.uid
 
@@ -310,6 +322,26 @@ class LifecycleHook:
         except ValidationError as error:
             raise InvalidResourceError("; ".join(_describe(details) for details in error.errors())) from error
 
+    def validated_spec(self) -> LifecycleHookSpec:
+        """Return the spec; the hook of a resource that is being deleted is deleted where it is.
+
+        Raises InvalidResourceError if the spec breaks a rule, or names another hook than it did: an older CRD let that
+        pass.
+        """
+        spec, status = self.spec(), self.status
+        if status.lifecycle_hook is None:
+            return spec
+        for field, now, before in (
+            ("scaling_group_id", spec.scaling_group_id, status.scaling_group_id),
+            ("lifecycle_hook_name", spec.lifecycle_hook_name, status.lifecycle_hook.lifecycle_hook_name),
+        ):
+            if before in ("", now):
+                continue
+            if not self.is_deleting:
+                raise InvalidResourceError(f"spec.{to_camel(field)} cannot be changed: it was {before!r}")
+            spec = spec.model_copy(update={field: before})
+        return spec
+
     def as_deleted(self) -> Self:
         """Return the resource as it would be if it were being deleted."""
         deleted_at = {"deletionTimestamp": self.metadata["creationTimestamp"]}
@@ -319,6 +351,14 @@ class LifecycleHook:
         """Return a fingerprint of the call that creates this very object's hook with these fields."""
         content = json.dumps({"uid": self.uid, **hook_fields}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an object without what nobody here reads, which is more than half of it."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    if annotations := metadata.get("annotations"):
+        metadata["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED_ANNOTATION}
+    return {**body, "metadata": metadata}
 
 
 def _describe(details: Any) -> str:  # noqa: ANN401  (pydantic's ErrorDetails is a TypedDict of its core package)

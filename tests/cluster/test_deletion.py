@@ -190,7 +190,7 @@ def test_a_secret_that_cannot_be_let_go_is_let_go_later(
     lift = refuse_changes("", "secrets", ["annotate", "secret", "otc", "x=y"])
     workspace.delete()
     workspace.wait_gone()
-    eventually("it is said", lambda: f"{workspace.namespace}/otc is held although" in operator.log.read_text())
+    eventually("it is said", lambda: f"from unused Secret {workspace.namespace}/otc" in operator.log.read_text())
     lift()
     eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
 

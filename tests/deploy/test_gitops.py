@@ -240,7 +240,10 @@ def test_a_replaced_resource_gets_its_finalizer_back_at_once(workspace: Workspac
     assert body["status"] == before["status"]
     wait_until_the_operator_has_seen_it_all(workspace)
     assert workspace.writes() == [*ITS_WRITES, "lifecyclehooks"]
-    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == ["create"]
+    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == [
+        "create",
+        "list",
+    ]
     workspace.delete()
     workspace.wait_gone()
     assert workspace.cloud.hooks(workspace.group_id) == []
@@ -280,7 +283,7 @@ def test_a_resource_replaced_while_it_is_not_known_whether_there_is_a_hook_leave
     assert workspace.cloud.hooks(workspace.group_id) == []
 
 
-def test_a_resource_replaced_while_the_operator_is_down_gets_its_finalizer_back_without_a_call(
+def test_a_resource_replaced_while_the_operator_is_down_gets_its_finalizer_back(
     workspace: Workspace, operator: OperatorProcess
 ) -> None:
     repository = Repository(workspace, BY_CLIENT)
@@ -293,7 +296,10 @@ def test_a_resource_replaced_while_the_operator_is_down_gets_its_finalizer_back_
     workspace.wait("the finalizer is back", ours)
     wait_until_the_operator_has_seen_it_all(workspace)
     assert workspace.writes() == [*ITS_WRITES, "lifecyclehooks"]
-    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == ["create"]
+    assert [request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)] == [
+        "create",
+        "list",
+    ]
 
 
 def test_a_replaced_resource_that_has_no_hook_gets_no_finalizer(workspace: Workspace) -> None:

@@ -147,7 +147,7 @@ def test_a_null_where_there_is_a_default_is_the_default_as_for_the_api_server() 
 
 def test_a_hook_whose_name_is_null_is_claimed_by_the_resources_name() -> None:
     resource = make_resource("web-hook", spec={**SPEC, "lifecycleHookName": None})
-    assert resource.claimed_hook == (SPEC["scalingGroupId"], "web-hook")
+    assert resource.hook_key == (SPEC["scalingGroupId"], "web-hook")
     assert resource.spec().lifecycle_hook_name == "web-hook"
 
 
@@ -219,8 +219,7 @@ def test_a_new_resource_has_nothing_of_ours() -> None:
     for is_so in (resource.is_deleting, resource.has_finalizer, resource.is_force_released, resource.is_applied):
         assert not is_so
     assert resource.create_intents == ()
-    assert not resource.has_intended
-    assert resource.claimed_hook == (GROUP_ID, "hook-a")
+    assert resource.hook_key == (GROUP_ID, "hook-a")
     assert resource.status == LifecycleHookStatus()
 
 
@@ -238,8 +237,7 @@ def test_a_resource_tells_what_its_metadata_says() -> None:
     assert resource.is_force_released
     assert resource.is_applied
     assert resource.create_intents == ("f-1", "f-2")
-    assert resource.has_intended
-    assert resource.claimed_hook == (GROUP_ID, "h")
+    assert resource.hook_key == (GROUP_ID, "h")
 
 
 @pytest.mark.parametrize(
@@ -251,16 +249,16 @@ def test_a_resource_tells_what_its_metadata_says() -> None:
         {"annotations": {FORCE_RELEASE_ANNOTATION: "true"}},
     ],
 )
-def test_whatever_asks_for_a_pass_is_another_request(metadata: dict[str, Any]) -> None:
-    assert make_resource(**metadata).request != make_resource().request
+def test_whatever_asks_for_a_reconcile_is_another_trigger(metadata: dict[str, Any]) -> None:
+    assert make_resource(**metadata).trigger != make_resource().trigger
 
 
 @pytest.mark.parametrize(
     "metadata",
     [{"version": 2}, {"labels": {"a": "b"}}, {"annotations": {"a": "b"}}, {"finalizers": [FINALIZER]}],
 )
-def test_what_others_change_in_the_metadata_is_no_request(metadata: dict[str, Any]) -> None:
-    assert make_resource(**metadata).request == make_resource().request
+def test_what_others_change_in_the_metadata_is_no_trigger(metadata: dict[str, Any]) -> None:
+    assert make_resource(**metadata).trigger == make_resource().trigger
 
 
 def test_who_has_the_hook_comes_before_who_is_older_and_the_older_before_the_younger() -> None:
@@ -270,8 +268,8 @@ def test_who_has_the_hook_comes_before_who_is_older_and_the_older_before_the_you
     first = make_resource(uid="b", creationTimestamp=old)
     second = make_resource(uid="a", creationTimestamp=young)
     twin = make_resource(uid="b", creationTimestamp=young)
-    assert sorted([twin, second, first, owner], key=lambda each: each.precedence) == [owner, first, second, twin]
+    assert sorted([twin, second, first, owner], key=lambda each: each.claim_order) == [owner, first, second, twin]
 
 
 def test_what_an_older_crd_let_pass_can_be_asked_all_the_same() -> None:
-    assert make_resource("hook-a", spec={}).claimed_hook == ("", "hook-a")
+    assert make_resource("hook-a", spec={}).hook_key == ("", "hook-a")

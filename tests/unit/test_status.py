@@ -10,6 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lifecyclehook_operator.controller.status import (
+    Drifted,
+    Failed,
+    InSync,
+    find_events,
+    next_status,
+    note_secret,
+    status_patch,
+)
 from lifecyclehook_operator.errors import (
     CallError,
     CredentialsError,
@@ -19,18 +28,8 @@ from lifecyclehook_operator.errors import (
     UnexpectedError,
     WaitingError,
 )
-from lifecyclehook_operator.resource import LifecycleHookStatus
-from lifecyclehook_operator.status import (
-    Drifted,
-    Failed,
-    Happening,
-    InSync,
-    has_note,
-    next_status,
-    secret_note,
-    status_patch,
-    with_note,
-)
+from lifecyclehook_operator.events import Event
+from lifecyclehook_operator.resource import LifecycleHook, LifecycleHookStatus
 from tests.unit.samples import make_hook
 
 Outcome = InSync | Drifted | Failed
@@ -41,7 +40,7 @@ AT_NOON, AT_LATER = "2026-03-01T12:00:00Z", "2026-03-01T12:05:00Z"
 
 SYNCED = InSync(make_hook(), "project-1", "group-1")
 REPAIRED = InSync(
-    make_hook(), "project-1", "group-1", Happening("Normal", "Repaired", "repaired in AS, where it had been changed")
+    make_hook(), "project-1", "group-1", Event("Normal", "Repaired", "repaired in AS, where it had been changed")
 )
 CHANGED = Drifted(make_hook(default_timeout=60), "somebody else has set defaultTimeout to 60 instead of 3600")
 VANISHED = Drifted(None, "somebody else has deleted the hook in AS")
@@ -301,15 +300,6 @@ def test_a_failure_leaves_in_place_what_is_known_of_the_hook(failure: Failed) ->
     assert (status.lifecycle_hook, status.project_id, status.scaling_group_id) == (SYNCED.hook, "project-1", "group-1")
 
 
-def test_a_failure_that_comes_after_an_answer_of_as_tells_of_that_hook() -> None:
-    failure = failed(WaitingError, Reason.GROUP_BUSY)
-    status = next_status(LifecycleHookStatus(), failure, 1, NOON, answered=make_hook())
-    assert status.lifecycle_hook == make_hook()
-    assert status.applied_generation is None
-    lost = failed(WaitingError, Reason.CONFLICT)
-    assert next_status(status, lost, 1, NOON, answered=make_hook()).lifecycle_hook is None
-
-
 def test_who_loses_a_conflict_does_not_have_the_hook_any_more() -> None:
     status = next_status(follow(SYNCED), CONFLICT, 2, LATER)
     assert (status.lifecycle_hook, status.applied_generation) == (None, None)
@@ -388,29 +378,36 @@ def test_whatever_happens_the_patch_leads_to_the_wanted_status_and_is_empty_when
         assert status_patch(kept, again) == []
 
 
-NOTE = secret_note("web", "otc")
+def make_object(status: LifecycleHookStatus) -> LifecycleHook:
+    """Return an object with this status that needs a Secret with the longest name there is."""
+    metadata = {"name": "hook", "namespace": "n" * 63, "uid": "1", "resourceVersion": "1", "generation": 1}
+    spec = {"credentialsRef": {"secretName": "s" * 253}}
+    return LifecycleHook({"metadata": metadata, "spec": spec, "status": status.as_object()})
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_a_note_is_all_that_differs_and_goes_again(outcome: Outcome) -> None:
+def test_a_secret_that_is_being_deleted_is_noted_on_ready_and_by_one_event(outcome: Outcome) -> None:
     status = follow(outcome)
-    noted = with_note(status, NOTE, is_on=True)
-    assert has_note(noted, NOTE)
-    assert not has_note(status, NOTE)
+    obj = make_object(status)
+    noted = note_secret(obj, status, is_being_deleted=True)
     (patch,) = status_patch(status.as_object(), noted)
     before, after = status.condition("Ready"), noted.condition("Ready")
     assert patch["path"] == "/status/conditions"
     assert before is not None
-    assert after == before.model_copy(update={"message": before.message + NOTE})
-    assert with_note(noted, NOTE, is_on=True) == noted
-    assert with_note(noted, NOTE, is_on=False) == status
+    assert after is not None
+    note = after.message.removeprefix(before.message)
+    assert after == before.model_copy(update={"message": before.message + note})
+    assert len(note) < 600
+    told = [event for event in find_events(obj, outcome, noted) if event.reason == "SecretInUse"]
+    assert told == [Event("Warning", "SecretInUse", note.strip())]
+    noted_obj = make_object(noted)
+    again = next_status(noted, outcome, 1, LATER)
+    for is_being_deleted in (True, None):  # None: not known
+        assert note_secret(noted_obj, again, is_being_deleted=is_being_deleted) == noted
+    assert "SecretInUse" not in {event.reason for event in find_events(noted_obj, outcome, noted)}
+    assert note_secret(noted_obj, again, is_being_deleted=False) == status
 
 
 def test_a_note_has_no_place_before_the_first_condition() -> None:
     status = LifecycleHookStatus()
-    assert with_note(status, NOTE, is_on=True) == status
-    assert not has_note(status, NOTE)
-
-
-def test_a_note_is_bounded_whatever_the_names() -> None:
-    assert len(secret_note("n" * 63, "s" * 253)) < 600
+    assert note_secret(make_object(status), status, is_being_deleted=True) == status

@@ -1,21 +1,23 @@
-"""From what came of a pass, and the status before it, to the smallest write of the status, or none."""
+"""Builds the next status from what came of a reconcile, and the minimal JSON Patch, or none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from lifecyclehook_operator.errors import CallError, Reason, TransientError, find_missing_right
-from lifecyclehook_operator.resource import Condition, ErrorStatus, Hook, LifecycleHookStatus
+from pydantic.alias_generators import to_camel
 
-
-@dataclass(frozen=True)
-class Happening:
-    """Something that users are told of by an Event."""
-
-    type: Literal["Normal", "Warning"]
-    reason: str
-    message: str
+from lifecyclehook_operator.controller.plan import find_difference
+from lifecyclehook_operator.errors import CallError, Reason, TransientError, WaitingError, find_missing_right
+from lifecyclehook_operator.events import Event
+from lifecyclehook_operator.resource import (
+    Condition,
+    ErrorStatus,
+    Hook,
+    LifecycleHook,
+    LifecycleHookSpec,
+    LifecycleHookStatus,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class InSync:
     hook: Hook
     project_id: str
     group_id: str
-    happening: Happening | None = None
+    event: Event | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Drifted:
 class Released:
     """Nothing in AS is this resource's any more."""
 
-    happening: Happening | None = None
+    event: Event | None = None
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,16 @@ class Failed:
     error: CallError
 
 
+Outcome = InSync | Drifted | Released | Failed
+
+
 def next_status(
     previous: LifecycleHookStatus,
     outcome: InSync | Drifted | Failed,
     generation: int,
     now: datetime,
-    answered: Hook | None = None,
 ) -> LifecycleHookStatus:
-    """Return the status that follows. What is the same as before stays to the letter, times included.
-
-    A hook that AS has answered as the resource's is told of even if the pass failed later: by that it stays known.
-    """
+    """Return the status that follows. What is the same as before stays to the letter, times included."""
     timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def condition(type_: str, status: Literal["True", "False", "Unknown"], reason: Reason, message: str) -> Condition:
@@ -101,7 +102,6 @@ def next_status(
     changes = {
         "observed_generation": generation,
         "conditions": tuple(conditions),
-        "lifecycle_hook": answered or previous.lifecycle_hook,
         "error": entry,
     }
     if error.reason is Reason.CONFLICT:
@@ -109,22 +109,49 @@ def next_status(
     return previous.model_copy(update=changes)
 
 
-def secret_note(namespace: str, name: str) -> str:
-    """Return what the Ready condition says beside all else while the resource's Secret is being deleted."""
+def note_secret(
+    obj: LifecycleHook, status: LifecycleHookStatus, *, is_being_deleted: bool | None
+) -> LifecycleHookStatus:
+    """Return the status with a note on the Ready condition while the object's Secret is being deleted.
+
+    It stays as it is where that is not known (None), and once the object itself is being deleted.
+    """
+    note = _secret_note(obj)
+    if obj.is_deleting or is_being_deleted is None:
+        is_being_deleted = _has_note(obj.status, note)
+    return _with_note(status, note, is_on=is_being_deleted)
+
+
+def find_events(obj: LifecycleHook, outcome: InSync | Drifted | Failed, status: LifecycleHookStatus) -> list[Event]:
+    """Return the Events of what is new in the status that is about to be written."""
+    note = _secret_note(obj)
+    events = [outcome.event] if isinstance(outcome, InSync) and outcome.event else []
+    before, after = (_with_note(each, note, is_on=False) for each in (obj.status, status))
+    ready = after.condition("Ready")
+    if not isinstance(outcome, InSync) and ready is not None and before != after:
+        events.append(Event("Warning", ready.reason, ready.message))
+    if _has_note(status, note) and not _has_note(obj.status, note):
+        events.append(Event("Warning", "SecretInUse", note.strip()))
+    return events
+
+
+def _secret_note(obj: LifecycleHook) -> str:
+    """Return what the Ready condition says beside all else while the object's Secret is being deleted."""
+    if obj.secret is None:
+        return ""
     return (
-        f" Secret {namespace}/{name} is being deleted, but stays until no LifecycleHook needs it. Delete this resource "
-        "or change spec.credentialsRef; to keep the Secret, take the operator's finalizer off it and create it again."
+        f" Secret {'/'.join(obj.secret)} is being deleted, but stays until no LifecycleHook needs it. Delete this "
+        "resource or change spec.credentialsRef; to keep the Secret, take the operator's finalizer off it and create "
+        "it again."
     )
 
 
-def has_note(status: LifecycleHookStatus, note: str) -> bool:
-    """Return whether the Ready condition has a note."""
+def _has_note(status: LifecycleHookStatus, note: str) -> bool:
     ready = status.condition("Ready")
-    return ready is not None and ready.message.endswith(note)
+    return bool(note) and ready is not None and ready.message.endswith(note)
 
 
-def with_note(status: LifecycleHookStatus, note: str, *, is_on: bool) -> LifecycleHookStatus:
-    """Return the status with a note at the end of what the Ready condition says, or without it."""
+def _with_note(status: LifecycleHookStatus, note: str, *, is_on: bool) -> LifecycleHookStatus:
     conditions = tuple(
         each.model_copy(update={"message": each.message.removesuffix(note) + (note if is_on else "")})
         if each.type == "Ready"
@@ -148,11 +175,56 @@ def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus)
     return changed + removed
 
 
+def is_only_unobserved(obj: LifecycleHook, error: CallError) -> bool:
+    """Whether all that is wrong is that IAM can't be asked for a token to look at a hook that was fine."""
+    return (
+        obj.is_applied
+        and not obj.is_deleting
+        and isinstance(error, TransientError)
+        and error.operation == "authenticate"
+    )
+
+
+def already_exists(hook: Hook, spec: LifecycleHookSpec) -> WaitingError:
+    """Return the error that says that the hook is somebody else's."""
+    fields = ", ".join(map(to_camel, find_difference(hook, spec)))
+    return WaitingError(
+        Reason.ALREADY_EXISTS,
+        f"the group has a hook named {hook.lifecycle_hook_name} that is not this resource's"
+        + (f" and differs in {fields}" if fields else ""),
+        operation="adopt",
+    )
+
+
+def conflict(owner: LifecycleHook, spec: LifecycleHookSpec) -> WaitingError:
+    """Return the error that says that the hook is another resource's."""
+    message = f"LifecycleHook {owner} owns the hook {spec.lifecycle_hook_name} of this AS group"
+    return WaitingError(Reason.CONFLICT, message, operation="claim")
+
+
+def describe_difference(hook: Hook, spec: LifecycleHookSpec) -> str:
+    """Return which fields of the hook have another value than the spec, and which."""
+    observed = hook.hook_fields()
+    return ", ".join(
+        f"{to_camel(name)} to {observed[name]!r} instead of {wanted!r}"
+        for name, wanted in find_difference(hook, spec).items()
+    )
+
+
+def describe_drift(hook: Hook | None, spec: LifecycleHookSpec) -> str:
+    """Return what somebody else has done to the hook, and what to do about it."""
+    if hook is None:
+        what = "somebody else has deleted the hook in AS"
+    else:
+        what = f"somebody else has set {describe_difference(hook, spec)} in AS"
+    return f"{what}, and spec.driftPolicy is Report. Change the spec, or set spec.driftPolicy to Repair."
+
+
 def _in_sync_message(previous: LifecycleHookStatus, outcome: InSync, generation: int) -> str:
     """Return what the Ready condition says; what it said of a repair stays until something else happens."""
     before = previous.condition("Ready")
-    if outcome.happening is not None and outcome.happening.reason == "Repaired":
-        return f"The hook in AS is as wanted, since it was {outcome.happening.message}."
+    if outcome.event is not None and outcome.event.reason == "Repaired":
+        return f"The hook in AS is as wanted, since it was {outcome.event.message}."
     if before is not None and before.status == "True" and before.observed_generation == generation:
         return before.message
     return "The hook in AS is as wanted."

@@ -1,0 +1,81 @@
+"""The newest version of each object, by UID; and which objects refer to a hook, to an AS group and to a Secret."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from lifecyclehook_operator.controller.timing import now
+from lifecyclehook_operator.resource import LifecycleHook
+
+
+class Cache:
+    """What is known of the objects: the watch may lag behind what our own writes have returned."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, LifecycleHook] = {}
+        self._users: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+        #: Objects of which our own writes have returned a version that the watch has not shown, and since when.
+        self._unseen: dict[str, tuple[int, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def get(self, uid: str) -> LifecycleHook | None:
+        """Return the newest version of an object, or None if it is not there."""
+        return self._objects.get(uid)
+
+    def objects(self) -> list[LifecycleHook]:
+        """Return the newest version of every object."""
+        return list(self._objects.values())
+
+    def update(self, obj: LifecycleHook, *, is_own_write: bool = False) -> LifecycleHook:
+        """Keep a version of an object unless a newer one is known, and return the newest."""
+        uid, version = obj.uid, obj.resource_version
+        known = self._objects.get(uid)
+        if known is not None and version <= known.resource_version:
+            obj = known
+        else:
+            if known is None or _keys(known) != _keys(obj):
+                self.drop(uid)
+                for key in _keys(obj):
+                    self._users[key][uid] = None
+            self._objects[uid] = obj
+        unseen_version, unseen_since = self._unseen.get(uid, (0, now()))
+        if is_own_write and obj.resource_version == version and obj is not known:
+            self._unseen[uid] = version, unseen_since
+        elif not is_own_write and version >= unseen_version:
+            self._unseen.pop(uid, None)
+        return obj
+
+    def drop(self, uid: str) -> list[str]:
+        """Forget an object, and return the UIDs of the others of its AS group."""
+        self._unseen.pop(uid, None)
+        others: list[str] = []
+        if (obj := self._objects.pop(uid, None)) is None:
+            return others
+        for key in _keys(obj):
+            del self._users[key][uid]
+            if key[0] == "group":
+                others = list(self._users[key])
+            if not self._users[key]:
+                del self._users[key]
+        return others
+
+    def find_claimants(self, obj: LifecycleHook) -> list[LifecycleHook]:
+        """Return the other objects that claim the same hook, as they are now."""
+        uids = self._users.get(("hook", *obj.hook_key), ())
+        claimants = (self._objects[uid] for uid in uids if uid != obj.uid)
+        return [claimant for claimant in claimants if not claimant.is_finalized]
+
+    def users_of_secret(self, namespace: str, name: str) -> Iterable[str]:
+        """Return the UIDs of the objects that refer to a Secret."""
+        return list(self._users.get(("secret", namespace, name), ()))
+
+    def watch_lag_seconds(self) -> float:
+        """Return for how long the watch has not shown a write that was made here; 0 if it has shown all."""
+        return max((now() - since for _, since in self._unseen.values()), default=0.0)
+
+
+def _keys(obj: LifecycleHook) -> list[tuple[str, ...]]:
+    group_id, hook_name = obj.hook_key
+    keys: list[tuple[str, ...]] = [("hook", group_id, hook_name), ("group", group_id)]
+    return [*keys, ("secret", *obj.secret)] if obj.secret is not None else keys

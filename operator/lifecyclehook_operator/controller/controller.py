@@ -1,0 +1,226 @@
+"""Turns watch events into reconcile requests."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+
+from lifecyclehook_operator.access import Key, SecretStore
+from lifecyclehook_operator.controller.cache import Cache
+from lifecyclehook_operator.controller.reconciler import Reconciler
+from lifecyclehook_operator.controller.state import ObjectState
+from lifecyclehook_operator.controller.timing import now
+from lifecyclehook_operator.controller.workqueue import WorkQueue
+from lifecyclehook_operator.credentials import Secret
+from lifecyclehook_operator.errors import KubernetesError, StaleError
+from lifecyclehook_operator.kubeclient import KubeClient
+from lifecyclehook_operator.metrics import RECONCILES
+from lifecyclehook_operator.resource import LifecycleHook
+
+logger = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 3
+#: Up to so many times in a row a newer version of the object is just on its way.
+_QUIET_RETRIES = 3
+
+
+def asks_for_reconcile(before: LifecycleHook, after: LifecycleHook) -> bool:
+    """Return whether what has become of an object asks for a reconcile, ours and others' writes alike.
+
+    That is another spec, deletion or word from an admin; and that somebody took our finalizer off or wiped the status.
+    """
+    has_lost_finalizer = not after.has_finalizer and (
+        before.has_finalizer or (before.status.lifecycle_hook is None and after.status.lifecycle_hook is not None)
+    )
+    has_lost_status = before.status.observed_generation is not None and after.status.observed_generation is None
+    return before.trigger != after.trigger or has_lost_finalizer or has_lost_status
+
+
+class Controller:
+    """The objects, the queue of those to reconcile, and the Secrets that they need."""
+
+    def __init__(
+        self, kubernetes: KubeClient, namespaces: Sequence[str], *, tidy_seconds: float, check_seconds: float
+    ) -> None:
+        """
+        Args:
+            kubernetes: whom to ask for what no watch shows.
+            namespaces: which ones are served; none: all.
+            tidy_seconds: how often to make good what failed, or was perhaps not shown.
+            check_seconds: how often to do so where nothing hints at it.
+        """
+        self.cache = Cache()
+        self.secrets = SecretStore(kubernetes)
+        self._kubernetes = kubernetes
+        self._namespaces = namespaces or ("",)
+        self._tidy_seconds = tidy_seconds
+        self._check_seconds = check_seconds
+        self._checked_at = now()
+        self._states: dict[str, ObjectState] = {}
+        self._retried: set[str] = set()
+        self._queue = WorkQueue(self._process)
+        self._is_relisted = True  # what `begin` lists may be gone before the watch begins
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    async def begin(self, reconciler: Reconciler) -> None:
+        """Find out who claims what, which has to be known before the first reconcile; then serve what events ask for.
+
+        Raises KubernetesError.
+        """
+        for namespace in self._namespaces:
+            async for obj in self._kubernetes.list_hooks(namespace):
+                if not obj.is_finalized:
+                    self.cache.update(obj)
+        self._reconciler = reconciler
+        rounds: list[Callable[[], Awaitable[None]]] = [self._tidy]
+        rounds += [partial(self._watch_for_missing_secrets, namespace) for namespace in self._namespaces]
+        self._tasks = [asyncio.create_task(self._repeat(round_)) for round_ in rounds]
+
+    async def close(self, grace_seconds: float) -> None:
+        """Start no further reconcile, and give those at work so long to end."""
+        for task in self._tasks:
+            task.cancel()
+        await self._queue.close(grace_seconds)
+
+    async def on_hook(self, obj: LifecycleHook, event_type: str | None) -> None:
+        """Take what a watch shows of an object; what comes from a list has no type."""
+        self._is_relisted |= event_type is None
+        if event_type == "DELETED" or obj.is_finalized:
+            self._forget(obj.uid)
+        else:
+            before = self.cache.get(obj.uid)
+            after = self.cache.update(obj)
+            if obj.uid not in self._states:
+                self._states[obj.uid], due_at = self._reconciler.begin(after)
+                self._queue.add_at(obj.uid, due_at)
+            elif before is not None and asks_for_reconcile(before, after):
+                self._request(obj.uid)
+        await self._release_unused_secrets(obj.namespace)
+
+    async def on_secret(self, key: Key, secret: Secret | None, event_type: str | None) -> None:
+        """Take what a watch shows of a Secret with our label, None if it is gone or has lost the label.
+
+        A change is taken up at once, one that is not protected any more though it is needed is protected again, and one
+        that nothing needs any more is let go. Raises KubernetesError.
+        """
+        self._is_relisted |= event_type is None
+        users = self.cache.users_of_secret(*key)
+        was_being_deleted = self.secrets.is_being_deleted(key)
+        if self.secrets.notice(key, secret):
+            self._retry(users)
+        if key not in self.secrets.held() and users:
+            await self.secrets.get(key, hold=True)
+        if self.secrets.is_being_deleted(key) != was_being_deleted:
+            for uid in users:
+                self._queue.add(uid)
+        await self._release_unused_secrets(key[0])
+
+    async def _process(self, uid: str, due_at: float) -> None:
+        """Reconcile an object: the work queue's worker."""
+        obj, state = self.cache.get(uid), self._states.get(uid)
+        if obj is None or state is None:
+            return
+        self._retried.discard(uid)
+        try:
+            result, requeue_at = await self._reconciler.reconcile(obj, state, due_at)
+        except KubernetesError as error:
+            RECONCILES.labels("kubernetes_error").inc()
+            level = self._requeue(uid)
+            logger.log(level if isinstance(error, StaleError) else logging.WARNING, "%s: %s", obj.label, error)
+        except Exception:  # a fault of ours: one object's must not stop the others
+            RECONCILES.labels("internal_error").inc()
+            self._requeue(uid)
+            logger.exception("%s: Reconcile failed", obj.label)
+        else:
+            self._queue.done(uid)
+            if uid not in self._states:  # gone meanwhile
+                return
+            self._queue.add_at(uid, requeue_at)
+            if asks_for_reconcile(obj, self.cache.update(result, is_own_write=True)):
+                self._request(uid)
+            elif uid in self._retried and state.failures:
+                self._queue.add(uid)
+
+    def _requeue(self, uid: str) -> int:
+        """Reconcile an object again after a failure, and return how much it is worth a line in the log."""
+        is_there = uid in self._states
+        retries = self._queue.add_rate_limited(uid) if is_there else 0
+        return logging.DEBUG if retries <= _QUIET_RETRIES else logging.WARNING
+
+    def _request(self, uid: str) -> None:
+        self._states[uid].failures = 0
+        self._queue.add(uid)
+
+    def _retry(self, uids: Iterable[str]) -> None:
+        """Reconcile those of these objects at once that wait after a failure: what they need may be there."""
+        for uid in uids:
+            if self._queue.is_active(uid):
+                self._retried.add(uid)  # it may be failing just now
+            elif (state := self._states.get(uid)) is not None and state.failures:
+                state.report = None
+                self._queue.add(uid)
+
+    def _forget(self, uid: str) -> None:
+        self._queue.cancel(uid)
+        self._states.pop(uid, None)
+        self._retried.discard(uid)
+        self._retry(self.cache.drop(uid))  # a place, or a name, is free
+
+    async def _release_unused_secrets(self, namespace: str | None = None) -> None:
+        for key in self.secrets.held():
+            if key[0] == (namespace or key[0]) and not self.cache.users_of_secret(*key):
+                try:
+                    await self.secrets.release(key)
+                except KubernetesError as error:
+                    logger.warning("Failed to remove the finalizer from unused Secret %s/%s: %s", *key, error)
+
+    async def _repeat(self, round_: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await round_()
+            except KubernetesError as error:
+                logger.warning("%s", error)
+            except Exception:  # a fault of ours: the next round may go well
+                logger.exception("Background task failed")
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _tidy(self) -> None:
+        """Make good what failed when it was due, and what a watch that was broken off has not shown."""
+        await asyncio.sleep(self._tidy_seconds)
+        await self._release_unused_secrets()
+        if self._is_relisted or now() - self._checked_at > self._check_seconds:
+            await self._collect_garbage()
+
+    async def _collect_garbage(self) -> None:
+        """Forget what is gone: after a gap kopf lists anew, and does not tell what is missing."""
+        self._is_relisted, self._checked_at = False, now()
+        known = [obj.uid for obj in self.cache.objects()]
+        try:
+            there = {uid for namespace in self._namespaces async for uid in self._kubernetes.list_uids(namespace)}
+            for uid in known:
+                if uid not in there:
+                    self._forget(uid)
+            for key in self.secrets.held():
+                await self.on_secret(key, await self._kubernetes.read_secret(*key), "CHECKED")
+        except KubernetesError:
+            self._is_relisted = True
+            raise
+
+    async def _watch_for_missing_secrets(self, namespace: str) -> None:
+        """Retry at once what waits for a Secret that appears; watch only while one is missing."""
+        await self.secrets.is_any_missing.wait()
+        missing = [key for key in self.secrets.missing() if namespace in ("", key[0])]
+        for key in missing:
+            if not self.cache.users_of_secret(*key):
+                self.secrets.forget_missing(key)
+        if not missing:
+            return
+        since = await self._kubernetes.find_secrets_version(namespace)
+        for key in missing:
+            self._retry(self.cache.users_of_secret(*key))  # it may have appeared before that
+        async for key in self._kubernetes.watch_secret_names(namespace, since):
+            if key in self.secrets.missing():
+                self._retry(self.cache.users_of_secret(*key))

@@ -1,0 +1,327 @@
+"""Desired is the object, observed is what AS has, and a reconcile brings the second to the first.
+
+What to do is a table in `plan`; here it is done. Nothing here knows which event asked for it. Two invariants hold, and
+so a crash between any two lines leaves neither an orphan nor a hook that its own resource does not know:
+
+1. A create call goes out only when the finalizer and, unless the status names the hook, the call's fingerprint are on
+   the object. A fingerprint is forgotten when AS refuses the call for sure, or when the hook has been observed and
+   another fingerprint tells of it; never because AS did not answer, or has no such hook yet.
+2. A hook that is known by its fingerprint alone is named in the status before it is modified, for then it has another.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from weakref import WeakValueDictionary
+
+from pydantic.alias_generators import to_camel
+
+from lifecyclehook_operator.access import Access
+from lifecyclehook_operator.controller.claims import find_owner
+from lifecyclehook_operator.controller.plan import Action, find_difference, plan
+from lifecyclehook_operator.controller.state import ObjectState, Report
+from lifecyclehook_operator.controller.status import (
+    Drifted,
+    Failed,
+    InSync,
+    Outcome,
+    Released,
+    already_exists,
+    conflict,
+    describe_difference,
+    describe_drift,
+    find_events,
+    is_only_unobserved,
+    next_status,
+    note_secret,
+    status_patch,
+)
+from lifecyclehook_operator.controller.timing import NEVER, Timing, now
+from lifecyclehook_operator.errors import (
+    ABSENT_CODES,
+    HOOK_MAY_EXIST_CODES,
+    CallError,
+    GoneError,
+    InvalidError,
+    Reason,
+    UnexpectedError,
+)
+from lifecyclehook_operator.events import Event, record_event
+from lifecyclehook_operator.kubeclient import KubeClient
+from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RECONCILE_DURATION, RECONCILES
+from lifecyclehook_operator.resource import Hook, InvalidResourceError, LifecycleHook
+
+logger = logging.getLogger(__name__)
+
+#: It takes fewer steps than this, unless AS does not answer what it was asked for.
+_MAX_STEPS = 5
+#: How the metrics call the outcomes.
+_RESULTS = {InSync: "success", Drifted: "drifted", Released: "released", Failed: "cloud_error"}
+
+
+@dataclass(eq=False)
+class Reconciler:
+    """Observe, plan, act, write the status if it changed, say when to reconcile again."""
+
+    kubernetes: KubeClient
+    access: Access
+    timing: Timing
+    #: Returns the other objects that claim the same hook, as they are at this moment.
+    find_claimants: Callable[[LifecycleHook], Iterable[LifecycleHook]]
+    _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def begin(self, obj: LifecycleHook) -> tuple[ObjectState, float]:
+        """Return the state of an object that is new to this process, and when to reconcile it first."""
+        hook = obj.status.lifecycle_hook
+        known = () if hook is None else (obj.fingerprint(hook.hook_fields()),)
+        state = ObjectState(observed=hook if obj.is_settled else None, fingerprints=(*obj.create_intents, *known))
+        return state, self.timing.next_resync(obj.hook_key[0]) if obj.is_settled else now()
+
+    async def reconcile(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> tuple[LifecycleHook, float]:
+        """Reconcile an object; what AS answered at `due_at` or later counts as observed.
+
+        Returns the object as it then is, and when to reconcile it again. Raises KubernetesError if the API server
+        refuses a write or can't be reached; what it has not accepted is then still to be written, with no call of AS.
+        """
+        # Objects that claim the same hook take turns, so that each sees what the other has done.
+        async with self._locks.setdefault(obj.hook_key, asyncio.Lock()):
+            with ACTIVE_WORKERS.track_inprogress(), RECONCILE_DURATION.time():
+                report = state.report
+                try:
+                    obj = await self._restore_finalizer(obj, state)
+                    if report is None or report.trigger != obj.trigger or report.requeue_at <= now():
+                        state.report = None
+                        report = state.report = await self._sync(obj, state, due_at)
+                    obj = await self._write(obj, report.outcome)
+                except GoneError:
+                    await self._clean_up(obj, state)
+                    raise
+        RECONCILES.labels(_RESULTS[type(report.outcome)]).inc()
+        state.report = None
+        return obj, report.requeue_at
+
+    async def _restore_finalizer(self, obj: LifecycleHook, state: ObjectState) -> LifecycleHook:
+        """Put back what a replacement of the whole object has taken off, before anything that may fail."""
+        may_have_hook = obj.status.lifecycle_hook is not None or state.fingerprints
+        if obj.is_deleting or obj.has_finalizer or not may_have_hook:
+            return obj
+        return await self.kubernetes.add_finalizer(obj, state.fingerprints)
+
+    async def _sync(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> Report:
+        """Bring AS nearer to what is wanted: the only caller of AS."""
+        try:
+            outcome = await _Sync(self, obj, state, due_at).run()
+        except CallError as error:
+            state.failures += 1
+            return Report(obj.trigger, Failed(error), self.timing.next_retry(error, state.failures))
+        state.failures = 0
+        requeue_at = NEVER if isinstance(outcome, Released) else self.timing.next_resync(obj.hook_key[0])
+        return Report(obj.trigger, outcome, requeue_at)
+
+    async def _write(self, obj: LifecycleHook, outcome: Outcome) -> LifecycleHook:
+        """Take off the finalizer, or write the status if it changes, and publish an Event of what is new."""
+        if isinstance(outcome, Released):
+            await self.kubernetes.remove_finalizer(obj)
+            await record_event(self.kubernetes, obj, outcome.event)
+            return obj
+        if isinstance(outcome, Failed) and is_only_unobserved(obj, outcome.error):
+            logger.warning("%s: Failed to list lifecycle hooks: %s", obj.label, outcome.error)
+            return obj
+        status = next_status(obj.status, outcome, obj.generation, datetime.now(UTC))
+        status = note_secret(obj, status, is_being_deleted=self.access.is_secret_being_deleted(obj))
+        if patch := status_patch(obj.body.get("status"), status):
+            events = find_events(obj, outcome, status)
+            obj = await self.kubernetes.patch_status(obj, patch)
+            for event in events:
+                await record_event(self.kubernetes, obj, event)
+        return obj
+
+    async def _clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
+        """Delete the hook of an object that went past our finalizer.
+
+        The API server lets a deletion through that meets the finalizer on its way, and anybody may take that off.
+        """
+        there = [found.uid async for found in self.kubernetes.list_hooks(obj.namespace, obj.name)]
+        if obj.uid in there or not state.fingerprints:
+            return
+        report = await self._sync(obj.as_deleted(), state, now())
+        state.fingerprints = ()
+        if isinstance(report.outcome, Failed):
+            logger.error("%s: the object is gone, and its hook stays in AS: %s", obj.label, report.outcome.error)
+        elif isinstance(report.outcome, Released) and report.outcome.event:
+            logger.warning("%s: the object is gone: %s", obj.label, report.outcome.event.message)
+
+
+@dataclass
+class _Sync:
+    """One sync of one object: looks the hook up if need be, and does what `plan` says until nothing is left to do."""
+
+    reconciler: Reconciler
+    obj: LifecycleHook
+    state: ObjectState
+    due_at: float
+    event: Event | None = None
+
+    async def run(self) -> InSync | Drifted | Released:
+        obj, state = self.obj, self.state
+        is_unclaimed = obj.status.lifecycle_hook is None and not state.fingerprints
+        if obj.is_deleting and obj.is_force_released:
+            return Released(Event("Warning", "ForceReleased", "released without a call to AS, as an admin asked for"))
+        try:
+            self.spec = obj.validated_spec()
+        except InvalidResourceError as error:
+            if obj.is_deleting and is_unclaimed:
+                return Released()
+            raise InvalidError(Reason.INVALID_SPEC, str(error), operation="validate") from error
+        self.path = self.spec.scaling_group_id, self.spec.lifecycle_hook_name
+        if obj.is_deleting and (is_unclaimed or self.spec.deletion_policy == "Retain"):
+            return Released()  # asks for no credentials, which may be gone by now
+        self.client = await self.reconciler.access.find_project(obj, self.spec)
+        if owner := await find_owner(obj, self.client, self.reconciler.find_claimants(obj), self.reconciler.access):
+            if obj.is_deleting:
+                return Released()
+            raise conflict(owner, self.spec)
+        async with self.client.slot(self.spec.scaling_group_id):
+            return await (self._delete() if obj.is_deleting else self._apply())
+
+    @property
+    def _is_named(self) -> bool:
+        return self.obj.status.lifecycle_hook is not None
+
+    def _is_owned(self, hook: Hook | None) -> bool:
+        if self._is_named or hook is None:
+            return self._is_named
+        return self.obj.fingerprint(hook.hook_fields()) in self.state.fingerprints
+
+    async def _apply(self) -> InSync | Drifted:
+        # What has drifted can only be seen in AS; else what is known tells what there is to change.
+        hook, self.state.observed = self.state.observed, None
+        may_exist = self._is_named or self.state.fingerprints or self.obj.was_refused
+        if may_exist and (hook is None or self.obj.is_applied):
+            hook = await self._find(self.due_at)
+        for _ in range(_MAX_STEPS):
+            is_owned = self._is_owned(hook)
+            match plan(self.spec, hook, is_owned=is_owned, is_applied=self.obj.is_applied), hook:
+                case Action.CREATE, _:
+                    hook = await self._create()
+                case Action.MODIFY, Hook():
+                    hook = await self._modify(hook, is_owned=is_owned)
+                case Action.KEEP, Hook():
+                    return await self._keep(hook, is_owned=is_owned)
+                case Action.REFUSE, Hook():
+                    if self.obj.create_intents and not self.state.fingerprints:
+                        await self._ensure_finalizer(())  # else a restart takes the hook for ours
+                    raise already_exists(hook, self.spec)
+                case _:
+                    await self._ensure_finalizer()
+                    return Drifted(hook, describe_drift(hook, self.spec))
+        message = "AS accepted the update but did not apply it"
+        raise UnexpectedError(Reason.UNEXPECTED_RESPONSE, message, operation="modify")
+
+    async def _create(self) -> Hook | None:
+        """Create the hook, and return it, or what there is in its place; what may be there is looked up."""
+        fields = self.spec.hook_fields()
+        before, fingerprints = self.state.fingerprints, self.state.add_fingerprint(self.obj.fingerprint(fields))
+        await self._ensure_finalizer(None if self._is_named else fingerprints)  # invariant 1
+        self.state.fingerprints = fingerprints
+        try:
+            hook = await self.client.create_hook(*self.path, fields)
+        except CallError as error:
+            if error.operation != "create" or not error.may_have_been_done:  # it has had no effect for sure
+                self.state.fingerprints = before
+                if error.code not in HOOK_MAY_EXIST_CODES:
+                    raise
+            if (found := await self._find_after(error)) is None:
+                raise
+            return found
+        self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(hook.hook_fields()))
+        if self._is_named:
+            self.event = Event("Normal", "Repaired", "created again in AS, where it was gone")
+        return hook
+
+    async def _modify(self, hook: Hook, *, is_owned: bool) -> Hook | None:
+        """Change what differs, and return the hook, None if it is gone."""
+        changes = find_difference(hook, self.spec)
+        if is_owned and not self._is_named:
+            await self._name(hook)  # invariant 2
+        await self._ensure_finalizer()
+        if is_owned:
+            self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(self.spec.hook_fields()))
+        try:
+            modified = await self.client.modify_hook(*self.path, changes)
+        except CallError as error:
+            await self._confirm_gone(error)
+            return None
+        fields = ", ".join(map(to_camel, changes))
+        if not is_owned:
+            message = f"adopted hook {hook.lifecycle_hook_name} and modified its {fields}"
+            self.event = Event("Normal", "Adopted", message)
+            self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(modified.hook_fields()))
+        elif self.obj.is_applied:
+            message = f"repaired in AS, where somebody else had set {describe_difference(hook, self.spec)}"
+            self.event = Event("Normal", "Repaired", message)
+        else:
+            self.event = Event("Normal", "Modified", f"modified {fields} of hook {hook.lifecycle_hook_name}")
+        return modified
+
+    async def _keep(self, hook: Hook, *, is_owned: bool) -> InSync:
+        await self._ensure_finalizer()
+        group_id, name = self.path
+        if self.event is None and not is_owned:
+            self.event = Event("Normal", "Adopted", f"adopted hook {name}, which is as wanted")
+        elif self.event is None and not self._is_named:
+            self.event = Event("Normal", "Created", f"created hook {name} in AS group {group_id}")
+        DRIFT_CORRECTIONS.inc(self.event is not None and self.event.reason == "Repaired")
+        self.state.observed, self.state.fingerprints = hook, (self.obj.fingerprint(hook.hook_fields()),)
+        return InSync(hook, await self.client.get_id(), group_id, self.event)
+
+    async def _delete(self) -> Released:
+        group_id, name = self.path
+        self.state.observed = None
+        if not self._is_named and not self._is_owned(await self._find(self.due_at)):
+            return Released()
+        try:
+            await self.client.delete_hook(group_id, name)
+        except CallError as error:
+            await self._confirm_gone(error)
+        return Released(Event("Normal", "Deleted", f"deleted hook {name} from AS group {group_id}"))
+
+    async def _find(self, not_before: float) -> Hook | None:
+        """Look the hook up, as AS had it at a time or later."""
+        try:
+            return (await self.client.list_hooks(self.path[0], not_before=not_before)).find(self.path[1])
+        except CallError as error:
+            if error.code not in ABSENT_CODES:
+                raise
+            return None
+
+    async def _find_after(self, error: CallError) -> Hook | None:
+        """Look the hook up after a failed call; if that fails, too, the first error is the one to raise."""
+        try:
+            return await self._find(now())
+        except CallError as second_error:
+            raise error from second_error
+
+    async def _confirm_gone(self, error: CallError) -> None:
+        """Return if a call failed because the hook is gone, else raise."""
+        if error.code in ABSENT_CODES:
+            return
+        # Where AS itself does not say so, the endpoint may be wrong: a list tells.
+        if error.http_status != HTTPStatus.NOT_FOUND or await self._find_after(error) is not None:
+            raise error
+
+    async def _ensure_finalizer(self, fingerprints: Sequence[str] | None = None) -> None:
+        """See to it that the finalizer is on the object, and the fingerprints, if any are to be."""
+        intents = self.obj.create_intents if fingerprints is None else tuple(fingerprints)
+        if not self.obj.has_finalizer or self.obj.create_intents != intents:
+            self.obj = await self.reconciler.kubernetes.add_finalizer(self.obj, intents)
+
+    async def _name(self, hook: Hook) -> None:
+        """Write the hook into the status, unless the object has changed since it was read."""
+        status = self.obj.status.model_copy(update={"lifecycle_hook": hook})
+        is_as_read = {"op": "test", "path": "/metadata/resourceVersion", "value": str(self.obj.resource_version)}
+        patch = status_patch(self.obj.body.get("status"), status)
+        self.obj = await self.reconciler.kubernetes.patch_status(self.obj, [is_as_read, *patch])

@@ -1,0 +1,47 @@
+"""When to reconcile again."""
+
+import asyncio
+import math
+import random
+import zlib
+from dataclasses import dataclass
+
+from lifecyclehook_operator.errors import CallError
+
+NEVER = math.inf
+
+
+def now() -> float:
+    """Return the time of the event loop, in seconds: the clock of everything that waits."""
+    return asyncio.get_running_loop().time()
+
+
+def jitter(seconds: float) -> float:
+    """Return up to a quarter less, so that what failed together does not come back together."""
+    return seconds * random.uniform(0.75, 1)  # noqa: S311  (no secret)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to wait, in seconds, before jitter."""
+
+    resync: float
+    backoff_min: float
+    backoff_max: float
+    slow_min: float
+    slow_max: float
+
+    def next_resync(self, group_id: str) -> float:
+        """Return when to reconcile next: at the same time for every hook of a group, so that one list serves all."""
+        phase = zlib.crc32(group_id.encode()) / 2**32
+        return (math.floor(now() / self.resync - phase) + 1 + phase) * self.resync
+
+    def next_retry(self, error: CallError, failures: int) -> float:
+        """Return when to retry after so many failures in a row: not before the cloud's Retry-After asks for."""
+        if error.retry == "Never":
+            return NEVER
+        least, most = (
+            (self.backoff_min, self.backoff_max) if error.retry == "Backoff" else (self.slow_min, self.slow_max)
+        )
+        wait = jitter(min(most, least * 2.0 ** min(failures - 1, 30)))
+        return now() + max(wait, (error.retry_after_seconds or 0) * random.uniform(1, 1.25))  # noqa: S311  (no secret)

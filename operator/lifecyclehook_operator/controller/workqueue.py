@@ -1,0 +1,95 @@
+"""A work queue: one worker per key, deduplicated, with delays."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from lifecyclehook_operator.controller.timing import NEVER, jitter, now
+from lifecyclehook_operator.metrics import WORKQUEUE_DEPTH, WORKQUEUE_DURATION, WORKQUEUE_RETRIES
+
+#: How long an item waits after its first failure, its second, and so on.
+_RETRY_SECONDS = (1, 2, 5, 10, 30, 60)
+
+
+class WorkQueue:
+    """Has each key processed when it is due, by one worker at a time."""
+
+    def __init__(self, process: Callable[[str, float], Awaitable[None]]) -> None:
+        """Take the function that processes a key; it is told when the key was due, by the clock of the event loop."""
+        self._process = process
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        #: Keys that are due while their worker runs, and since when.
+        self._dirty: dict[str, float] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._retries: dict[str, int] = {}
+        self._is_closed = False
+        WORKQUEUE_DEPTH.set_function(self._dirty.__len__)
+
+    def add(self, key: str) -> None:
+        """Have a key processed at once, or again if that is being done; what was planned for later is done by that."""
+        self._start(key, now())
+
+    def add_at(self, key: str, due_at: float) -> None:
+        """Have a key processed at a time, unless it is planned for an earlier one.
+
+        The time is absolute, so that what is due together has the very same time.
+        """
+        timer = self._timers.get(key)
+        if self._is_closed or due_at == NEVER or (timer is not None and timer.when() <= due_at):
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_at(due_at, self._start, key, due_at)
+
+    def add_rate_limited(self, key: str) -> int:
+        """Have a key processed again after a failure, ever later until `done`; return how many there have been."""
+        WORKQUEUE_RETRIES.inc()
+        retries = self._retries[key] = self._retries.get(key, 0) + 1
+        self.add_at(key, now() + jitter(_RETRY_SECONDS[min(retries, len(_RETRY_SECONDS)) - 1]))
+        return retries
+
+    def done(self, key: str) -> None:
+        """Take note that a key has been processed with no failure."""
+        self._retries.pop(key, None)
+
+    def cancel(self, key: str) -> None:
+        """Have a key not processed any more, but for what is being done."""
+        self._dirty.pop(key, None)
+        self._retries.pop(key, None)
+        self._cancel_timer(key)
+
+    def is_active(self, key: str) -> bool:
+        """Return whether a key is being processed."""
+        return key in self._workers
+
+    async def close(self, grace_seconds: float) -> None:
+        """Start no further worker, and give those that run so long to end before they are cancelled."""
+        self._is_closed = True
+        self._dirty.clear()
+        for key in list(self._timers):
+            self._cancel_timer(key)
+        if not self._workers:
+            return
+        _, unfinished = await asyncio.wait(self._workers.values(), timeout=grace_seconds)
+        for worker in unfinished:
+            worker.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+    def _start(self, key: str, due_at: float) -> None:
+        self._cancel_timer(key)
+        if self._is_closed:
+            return
+        self._dirty[key] = due_at
+        if key not in self._workers:
+            self._workers[key] = asyncio.create_task(self._work(key), name=f"worker of {key}")
+
+    async def _work(self, key: str) -> None:
+        try:
+            while (due_at := self._dirty.pop(key, None)) is not None:
+                WORKQUEUE_DURATION.observe(now() - due_at)
+                await self._process(key, due_at)
+        finally:
+            del self._workers[key]
+
+    def _cancel_timer(self, key: str) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()

@@ -1,0 +1,101 @@
+"""Somebody takes from the object what the operator has written there, and the hook stays known for what it is."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.controlplane import ControlPlane
+from tests.harness import OperatorProcess, eventually
+from tests.simulator import Simulator
+from tests.workspace import Workspace, ready
+
+
+@pytest.fixture
+def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
+    """An operator that does not resync while a test runs."""
+    with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast) as process:
+        yield process
+
+
+def wipe_status(workspace: Workspace) -> None:
+    removal = '[{"op": "remove", "path": "/status"}]'
+    workspace.cluster.kubectl(
+        *("patch", "lifecyclehook", "hook", "-n", workspace.namespace),
+        *("--subresource=status", "--type=json", "-p", removal),
+    )
+
+
+def edit(workspace: Workspace) -> None:
+    workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
+
+
+@pytest.mark.parametrize("first", [None, edit], ids=["as created", "edited before"])
+@pytest.mark.parametrize("policy", ["Identical", "Never"])
+def test_a_status_that_was_wiped_is_written_again_at_once(
+    workspace: Workspace, operator: OperatorProcess, policy: str, first: Callable[[Workspace], None] | None
+) -> None:
+    workspace.create(adoptionPolicy=policy)
+    before = workspace.wait_ready()
+    if first is not None:
+        first(workspace)
+        before = workspace.wait_ready()
+    creates = len(workspace.cloud.requests("create", workspace.group_id))
+    wipe_status(workspace)
+    body = workspace.wait_ready()
+    assert body["status"]["lifecycleHook"] == before["status"]["lifecycleHook"]
+    assert len(workspace.cloud.requests("create", workspace.group_id)) == creates
+
+
+@pytest.mark.parametrize("is_down", [False, True], ids=["running", "restarted"])
+@pytest.mark.parametrize("policy", ["Identical", "Always", "Never"])
+def test_a_hook_whose_status_was_wiped_is_edited_as_our_own(
+    workspace: Workspace, operator: OperatorProcess, policy: str, *, is_down: bool
+) -> None:
+    workspace.create(adoptionPolicy=policy)
+    workspace.wait_ready()
+    if is_down:
+        operator.kill()
+    wipe_status(workspace)
+    edit(workspace)
+    if is_down:
+        operator.start()
+    workspace.wait_ready()
+    (hook,) = workspace.cloud.hooks(workspace.group_id)
+    assert hook["default_timeout"] == 77
+    assert ("Warning", "AlreadyExists") not in workspace.events()
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+@pytest.mark.parametrize("is_down", [False, True], ids=["running", "restarted"])
+def test_a_hook_whose_status_was_wiped_goes_with_its_resource(
+    workspace: Workspace, operator: OperatorProcess, *, is_down: bool
+) -> None:
+    workspace.create(adoptionPolicy="Never")
+    workspace.wait_ready()
+    if is_down:
+        operator.kill()
+    wipe_status(workspace)
+    workspace.delete()
+    if is_down:
+        operator.start()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("drift_policy", ["Repair", "Report"])
+def test_a_live_resource_gets_its_finalizer_back_at_once(workspace: Workspace, drift_policy: str) -> None:
+    workspace.create(driftPolicy=drift_policy)
+    before = workspace.wait_ready()["metadata"]["finalizers"]
+    if drift_policy == "Report":
+        workspace.cloud.delete_hook(workspace.group_id, "hook")
+        workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
+        workspace.wait_reason("Drifted")
+    workspace.patch("hook", {"metadata": {"finalizers": None}})
+    eventually("it is back", lambda: (workspace.get() or {})["metadata"].get("finalizers") == before)
+    assert ready(workspace.get() or {})["reason"] == ("Drifted" if drift_policy == "Report" else "Available")
+    workspace.delete()
+    workspace.wait_gone()
+    assert workspace.cloud.hooks(workspace.group_id) == []

@@ -1,0 +1,250 @@
+"""What an event asks for, and what comes of it: seen by a controller whose reconciler does what the test says."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from lifecyclehook_operator.controller.controller import Controller, asks_for_reconcile
+from lifecyclehook_operator.controller.reconciler import ObjectState
+from lifecyclehook_operator.controller.timing import NEVER
+from lifecyclehook_operator.errors import KubernetesError, StaleError
+from lifecyclehook_operator.resource import FINALIZER, LifecycleHook
+from tests.unit.samples import make_hook, make_resource
+from tests.unit.test_workqueue import Clock, Gate, clock, settle  # noqa: F401  (a fixture)
+
+Step = Callable[[LifecycleHook], Awaitable[tuple[LifecycleHook, float]]]
+
+
+def make(version: int = 1, uid: str = "a", **fields: Any) -> LifecycleHook:
+    return make_resource(f"hook-{uid}", uid=uid, version=version, **fields)
+
+
+class Reconciler:
+    """Keeps what it was given, and does what the test says, else nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+        self.states: dict[str, ObjectState] = {}
+        self.steps: dict[str, list[Step]] = {}
+
+    def begin(self, obj: LifecycleHook) -> tuple[ObjectState, float]:
+        state = self.states[obj.uid] = ObjectState()
+        return state, asyncio.get_running_loop().time()
+
+    async def reconcile(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> tuple[LifecycleHook, float]:
+        assert state is self.states[obj.uid]
+        self.seen.append((obj.uid, obj.resource_version))
+        steps = self.steps.get(obj.uid)
+        return await steps.pop(0)(obj) if steps else (obj, NEVER)
+
+    def versions(self, uid: str = "a") -> list[int]:
+        return [version for each, version in self.seen if each == uid]
+
+
+class ApiServer:
+    """Lists objects once; then they are gone, and no watch shows it."""
+
+    def __init__(self, *objects: LifecycleHook) -> None:
+        self._objects = objects
+
+    async def list_hooks(self, namespace: str = "", name: str = "") -> Any:
+        for obj in self._objects:
+            yield obj
+
+    async def list_uids(self, namespace: str = "") -> Any:
+        for uid in ():
+            yield uid
+
+
+@pytest.fixture
+def reconciler() -> Reconciler:
+    return Reconciler()
+
+
+@pytest.fixture
+async def controller(reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
+    kubernetes: Any = ApiServer()
+    running = Controller(kubernetes, (), tidy_seconds=1e9, check_seconds=1e9)
+    stand_in: Any = reconciler
+    await running.begin(stand_in)
+    yield running
+    await running.close(0)
+
+
+def raising(error: Exception) -> Step:
+    async def step(_: LifecycleHook) -> tuple[LifecycleHook, float]:
+        raise error
+
+    return step
+
+
+def returning(obj: LifecycleHook, requeue_at: float = NEVER) -> Step:
+    async def step(_: LifecycleHook) -> tuple[LifecycleHook, float]:
+        return obj, requeue_at
+
+    return step
+
+
+def waiting(gate: Gate) -> Step:
+    async def step(obj: LifecycleHook) -> tuple[LifecycleHook, float]:
+        await gate()
+        return obj, NEVER
+
+    return step
+
+
+OURS = {"finalizers": [FINALIZER], "status": {"observedGeneration": 1}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "asks"),
+    [
+        ({}, {}, False),
+        ({}, OURS, False),
+        (OURS, {**OURS, "labels": {"a": "b"}}, False),
+        (OURS, {**OURS, "generation": 2}, True),
+        (OURS, {**OURS, "deletionTimestamp": "2026-03-01T12:00:00Z"}, True),
+        (OURS, {**OURS, "finalizers": []}, True),
+        ({}, {"status": {"lifecycleHook": make_hook().model_dump(by_alias=True)}}, True),
+        (OURS, {**OURS, "finalizers": ["somebody/else", FINALIZER]}, False),
+        (OURS, {**OURS, "status": None}, True),
+        (OURS, {**OURS, "status": {}}, True),
+    ],
+)
+def test_only_what_is_ours_to_answer_asks_for_a_reconcile(before: Any, after: Any, asks: bool) -> None:
+    assert asks_for_reconcile(make(**before), make(2, **after)) is asks
+
+
+async def test_an_object_is_reconciled_when_it_is_first_shown_and_when_an_event_asks_for_it(
+    controller: Controller, reconciler: Reconciler
+) -> None:
+    for obj in (make(1), make(2, labels={"a": "b"}), make(3, generation=2), make(3, generation=2), make(2)):
+        await controller.on_hook(obj, "MODIFIED")
+        await settle()
+    assert reconciler.versions() == [1, 3]
+    assert len(controller) == 1
+
+
+async def test_an_edit_that_comes_with_the_answer_to_our_own_write_is_not_lost(
+    controller: Controller, reconciler: Reconciler
+) -> None:
+    reconciler.steps["a"] = [returning(make(3, generation=2))]
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    await controller.on_hook(make(3, generation=2), "MODIFIED")
+    await settle()
+    assert reconciler.versions() == [1, 3]
+
+
+async def test_an_edit_starts_the_backoff_anew(controller: Controller, reconciler: Reconciler) -> None:
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    reconciler.states["a"].failures = 7
+    await controller.on_hook(make(2, generation=2), "MODIFIED")
+    assert reconciler.states["a"].failures == 0
+
+
+async def test_an_object_that_is_gone_is_not_reconciled_again(
+    controller: Controller,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    gate = Gate()
+    reconciler.steps["a"] = [waiting(gate)]
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    await controller.on_hook(make(2, generation=2), "MODIFIED")
+    await controller.on_hook(make(3, generation=2), "DELETED")
+    gate.open()
+    clock.now += 1000
+    await settle()
+    assert reconciler.versions() == [1]
+    assert (len(controller), len(controller.cache)) == (0, 0)
+
+
+async def test_who_waits_after_a_failure_is_retried_when_another_of_its_group_goes(
+    controller: Controller, reconciler: Reconciler
+) -> None:
+    gate = Gate()
+    reconciler.steps["failing now"] = [waiting(gate)]
+    reconciler.steps["well now"] = [waiting(gate)]
+    for uid in ("a", "failed", "well", "failing now", "well now"):
+        await controller.on_hook(make(1, uid), "ADDED")
+    await settle()
+    reconciler.states["failed"].failures = 1
+    await controller.on_hook(make(2, "a"), "DELETED")
+    await settle()
+    assert reconciler.versions("failed") == [1, 1]
+    assert reconciler.versions("well") == [1]
+    reconciler.states["failing now"].failures = 1
+    gate.open()
+    await settle()
+    assert reconciler.versions("failing now") == [1, 1]
+    assert reconciler.versions("well now") == [1]
+
+
+@pytest.mark.parametrize("error", [StaleError("409 Conflict"), KubernetesError("no way"), ZeroDivisionError("ours")])
+async def test_a_failure_is_retried_and_stops_no_other(
+    controller: Controller,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+    error: Exception,
+) -> None:
+    reconciler.steps["a"] = [raising(error)] * 3
+    await controller.on_hook(make(1, "a"), "ADDED")
+    await controller.on_hook(make(1, "b"), "ADDED")
+    for _ in range(10):
+        clock.now += 100
+        await settle()
+    assert reconciler.versions("a") == [1] * 4
+    assert reconciler.versions("b") == [1]
+
+
+async def test_only_a_stale_object_is_retried_quietly_and_that_not_for_ever(
+    controller: Controller,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    reconciler.steps["a"] = [raising(StaleError("409 Conflict"))] * 4
+    await controller.on_hook(make(1), "ADDED")
+    lines = []
+    for _ in range(4):
+        await settle()
+        lines.append(len(caplog.records))
+        clock.now += 100
+    assert lines == [0, 0, 0, 1]
+    (record,) = caplog.records
+    assert record.getMessage() == f"{make(1).label}: 409 Conflict"
+    assert record.exc_info is None
+
+
+async def test_a_fault_of_ours_is_logged_with_its_traceback(
+    controller: Controller, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    reconciler.steps["a"] = [raising(ZeroDivisionError("ours"))]
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_what_was_gone_before_the_watch_began_claims_nothing_for_long(
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    gone = make(1, "gone")
+    kubernetes: Any = ApiServer(gone)
+    controller = Controller(kubernetes, (), tidy_seconds=30, check_seconds=1e9)
+    stand_in: Any = reconciler
+    await controller.begin(stand_in)
+    await settle()
+    assert controller.cache.get("gone") is gone
+    clock.now += 31
+    await settle()
+    assert controller.cache.get("gone") is None
+    await controller.close(0)
