@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from lifecyclehook_operator.crd import build_crd
+from lifecyclehook_operator.api.crd import build_crd
 from lifecyclehook_operator.settings import Settings
 
 DISTRIBUTION = "lifecyclehook-operator"

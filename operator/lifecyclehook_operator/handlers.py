@@ -6,9 +6,9 @@ from typing import Any
 
 import kopf
 
-from lifecyclehook_operator.credentials import Secret
+from lifecyclehook_operator.api.v1alpha1 import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
+from lifecyclehook_operator.kube.secrets import Secret
 from lifecyclehook_operator.manager import Manager
-from lifecyclehook_operator.resource import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
 from lifecyclehook_operator.settings import Settings
 
 _SECRETS = ("", "v1", "secrets")

@@ -11,18 +11,20 @@ from typing import Self, TypeVar, cast
 
 import kopf
 
-from lifecyclehook_operator import kubeclient, metrics
-from lifecyclehook_operator.access import Access, Rules
-from lifecyclehook_operator.autoscaling import Projects
+from lifecyclehook_operator import metrics
+from lifecyclehook_operator.api.v1alpha1 import GROUP, PLURAL, LifecycleHook
+from lifecyclehook_operator.cloud.clouds_yaml import read_environment
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import CredentialsError
+from lifecyclehook_operator.controller.clients import ClientCache, ClientResolver, CredentialsPolicy
 from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.timing import Timing
-from lifecyclehook_operator.credentials import Credentials, read_environment
-from lifecyclehook_operator.errors import CredentialsError, KubernetesError
 from lifecyclehook_operator.health import Health
-from lifecyclehook_operator.leaderelection import LeaderElector
+from lifecyclehook_operator.kube.client import KubeClient, connect
+from lifecyclehook_operator.kube.errors import KubernetesError
+from lifecyclehook_operator.kube.leaderelection import LeaderElector
 from lifecyclehook_operator.logs import configure_logging
-from lifecyclehook_operator.resource import GROUP, PLURAL, LifecycleHook
 from lifecyclehook_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class Manager:
     def __init__(self, options: Settings) -> None:
         self._options = options
         self._stack = AsyncExitStack()
-        self._kubernetes: kubeclient.KubeClient | None = None
+        self._kubernetes: KubeClient | None = None
         self._controller: Controller | None = None
         self._is_standby = False
 
@@ -73,17 +75,17 @@ class Manager:
         """Begin to reconcile as soon as the API server serves our resource, and return what watch events are for."""
         options, own_credentials = self._options, _read_own_credentials()
         kubernetes = await self._connect()
-        projects = Projects(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
-        self._stack.push_async_callback(projects.aclose)
+        clients = ClientCache(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
+        self._stack.push_async_callback(clients.aclose)
         controller = Controller(
             kubernetes,
             options.namespace,
             tidy_seconds=options.slow_retry_min_seconds,
             check_seconds=options.resync_interval_seconds,
         )
-        rules = Rules(options.default_credentials_namespaces, options.allowed_endpoints)
-        access = Access(controller.secrets, projects, own_credentials, rules)
-        reconciler = Reconciler(kubernetes, access, _timing(options), controller.cache.find_claimants)
+        policy = CredentialsPolicy(options.default_credentials_namespaces, options.allowed_endpoints)
+        resolver = ClientResolver(controller.secrets, clients, own_credentials, policy)
+        reconciler = Reconciler(kubernetes, resolver, _timing(options), controller.cache.find_claimants)
         await self._retry(lambda: _begin(kubernetes, controller, reconciler))
         self._stack.push_async_callback(controller.close, options.shutdown_grace_seconds)
         self._controller = controller
@@ -94,9 +96,9 @@ class Manager:
         """Let the calls at work end, give up the Lease, close all connections; does nothing a second time."""
         await self._stack.aclose()
 
-    async def _connect(self) -> kubeclient.KubeClient:
+    async def _connect(self) -> KubeClient:
         if self._kubernetes is None:
-            self._kubernetes = await self._retry(lambda: self._stack.enter_async_context(kubeclient.connect()))
+            self._kubernetes = await self._retry(lambda: self._stack.enter_async_context(connect()))
         return self._kubernetes
 
     async def _lead(self) -> None:
@@ -161,7 +163,7 @@ def _read_own_credentials() -> Credentials | CredentialsError | None:
         return error
 
 
-async def _begin(kubernetes: kubeclient.KubeClient, controller: Controller, reconciler: Reconciler) -> None:
+async def _begin(kubernetes: KubeClient, controller: Controller, reconciler: Reconciler) -> None:
     if not await kubernetes.is_crd_installed():
         raise KubernetesError(f"the CRD {PLURAL}.{GROUP} is not installed yet")
     await controller.begin(reconciler)

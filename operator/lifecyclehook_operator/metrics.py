@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_creat
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from lifecyclehook_operator.resource import LifecycleHook
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 
 AS_REQUESTS = Counter(
     "lifecyclehook_as_requests",

@@ -86,7 +86,7 @@ def test_a_create_answer_about_another_hook_is_looked_into(workspace: Workspace)
     workspace.create()
     body = workspace.wait_ready()
     assert body["status"]["lifecycleHook"]["lifecycleHookName"] == "hook"
-    assert operations(workspace) == ["create", "list", "create", "list"]
+    assert operations(workspace) == ["create", "list", "list", "create", "list"]
     workspace.wait_events([("Warning", "UnexpectedResponse"), ("Normal", "Created")])
     workspace.delete()
     workspace.wait_gone()

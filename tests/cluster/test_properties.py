@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kubernetes import client, config
 from kubernetes.client.exceptions import UnprocessableEntityException
 
-from lifecyclehook_operator.resource import InvalidResourceError, LifecycleHook, LifecycleHookSpec
+from lifecyclehook_operator.api.v1alpha1 import InvalidResourceError, LifecycleHook, LifecycleHookSpec
 from tests.controlplane import ControlPlane
 from tests.workspace import ADDRESS, API_VERSION, PLURAL
 

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from pydantic.alias_generators import to_camel
 
-from lifecyclehook_operator.autoscaling import Listing, Project
-from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import CallError, TransientError, UnexpectedError, WaitingError
-from lifecyclehook_operator.resource import Hook
+from lifecyclehook_operator.api.v1alpha1 import Hook
+from lifecyclehook_operator.cloud.client import AutoScalingClient, Listing
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import CallError, TransientError, UnexpectedError, WaitingError
 from tests.simulator import Simulator
 
 DEADLINE_SECONDS = 20
@@ -34,13 +34,13 @@ OPERATIONS = ["create", "list", "modify", "delete"]
 
 
 class Client:
-    """A Project, a group with room for hooks, and a topic."""
+    """A AutoScalingClient, a group with room for hooks, and a topic."""
 
     def __init__(self, simulator: Simulator, *, timeout_seconds: float = 5, **changes: Any) -> None:
         named = {name.removeprefix("OS_").lower(): value for name, value in simulator.credentials_env().items()}
         credentials = Credentials.model_validate({**named, **changes})
         self.simulator = simulator
-        self.project = Project(credentials, timeout_seconds=timeout_seconds, concurrency=16)
+        self.project = AutoScalingClient(credentials, timeout_seconds=timeout_seconds, concurrency=16)
         self.group = simulator.add_group()
         self.topic = simulator.add_topic("gsh")
 
@@ -262,7 +262,7 @@ async def test_as_is_called_where_the_override_or_the_catalog_or_the_region_says
             await client.list()
         else:
             error = await client.fail("list")
-            assert (error.reason, error.may_have_been_done) == ("CloudUnavailable", False)
+            assert (error.reason, error.outcome_unknown) == ("CloudUnavailable", False)
     expected = address.format(simulator=simulator.url, project=simulator.project_id)
     assert called[-1] == f"{expected}/scaling_lifecycle_hook/{client.group}/list"
 
@@ -414,7 +414,7 @@ async def test_a_field_that_is_missing_is_an_unexpected_response_that_names_it(c
         named = "no name that can be read" if body is listed and field == "lifecycle_hook_name" else to_camel(field)
         assert named in error.message
         assert error.request_id
-        assert error.may_have_been_done
+        assert error.outcome_unknown
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ async def test_an_answer_that_is_not_the_documented_one_is_an_unexpected_respons
     client.simulator.fault(operation, status=200, **fault)
     error = await client.fail(operation)
     assert isinstance(error, TransientError)
-    assert (error.reason, error.http_status, error.may_have_been_done) == ("UnexpectedResponse", 200, True)
+    assert (error.reason, error.http_status, error.outcome_unknown) == ("UnexpectedResponse", 200, True)
     assert "not the documented one" in error.message
 
 
@@ -511,7 +511,7 @@ async def test_an_answer_about_another_hook_is_not_taken_for_the_one_that_was_na
     error = await client.fail(operation)
     assert isinstance(error, TransientError)
     assert (error.reason, error.operation, error.http_status) == ("UnexpectedResponse", operation, 200)
-    assert error.may_have_been_done
+    assert error.outcome_unknown
     assert "'test-hook1'" in error.message
     assert len(error.message) < 200
     assert "<" not in error.message
@@ -555,7 +555,7 @@ async def test_a_connection_that_is_lost_leaves_open_whether_the_call_was_done(
     client.simulator.fault(operation, drop=True, stage=stage)
     error = await client.fail(operation)
     assert isinstance(error, TransientError)
-    assert (error.reason, error.http_status, error.may_have_been_done) == ("CloudUnavailable", None, True)
+    assert (error.reason, error.http_status, error.outcome_unknown) == ("CloudUnavailable", None, True)
     assert len(client.simulator.requests(operation, fault=None)) <= 2
 
 
@@ -563,11 +563,11 @@ async def test_an_answer_that_does_not_come_in_time_leaves_open_whether_the_call
     simulator: Simulator,
 ) -> None:
     async with Client(simulator, timeout_seconds=1) as client:
-        await client.project.get_id()
+        await client.project.get_project_id()
         simulator.fault("list", hold=True)
         error = await client.fail("list")
         assert "in time" in error.message
-        assert (error.reason, error.may_have_been_done) == ("CloudUnavailable", True)
+        assert (error.reason, error.outcome_unknown) == ("CloudUnavailable", True)
         simulator.clear_faults()
 
 

@@ -10,10 +10,17 @@ from typing import Any, Self
 import httpx
 import pytest
 
-from lifecyclehook_operator import auth
-from lifecyclehook_operator.autoscaling import Project, Projects
-from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import CallError, CredentialsError, TransientError, UnexpectedError, WaitingError
+from lifecyclehook_operator.cloud import auth, singleflight
+from lifecyclehook_operator.cloud.client import AutoScalingClient
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import (
+    CallError,
+    CredentialsError,
+    TransientError,
+    UnexpectedError,
+    WaitingError,
+)
+from lifecyclehook_operator.controller.clients import ClientCache
 from tests.simulator import Simulator
 
 DEADLINE_SECONDS = 20
@@ -35,12 +42,12 @@ class Clock:
 
 
 class Client:
-    """A Project and the group that it is asked about."""
+    """A AutoScalingClient and the group that it is asked about."""
 
     def __init__(self, simulator: Simulator, **changes: Any) -> None:
         self.simulator = simulator
         self.group = simulator.add_group()
-        self.project = Project(make_credentials(simulator, **changes), timeout_seconds=30, concurrency=16)
+        self.project = AutoScalingClient(make_credentials(simulator, **changes), timeout_seconds=30, concurrency=16)
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,7 +94,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=clock.monotonic))
+    for module in (auth, singleflight):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
 
@@ -105,7 +113,7 @@ async def intruder(simulator: Simulator, clock: Clock) -> AsyncIterator[Client]:
 
 
 async def test_the_login_asks_for_a_token_of_the_project_with_the_password(client: Client) -> None:
-    assert await client.project.get_id() == client.simulator.project_id
+    assert await client.project.get_project_id() == client.simulator.project_id
     (request,) = client.simulator.requests("token")
     assert (request.method, request.path, request.auth) == ("POST", "/v3/auth/tokens", None)
     domain = {"name": client.simulator.credentials_env()["OS_USER_DOMAIN_NAME"]}
@@ -123,7 +131,7 @@ async def test_the_login_asks_for_a_token_of_the_project_with_the_password(clien
 async def test_a_project_given_by_its_id_is_asked_for_by_it_alone(simulator: Simulator) -> None:
     project_id = simulator.add_project("eu-de_other")
     async with Client(simulator, project_id=project_id) as client:
-        assert await client.project.get_id() == project_id
+        assert await client.project.get_project_id() == project_id
     (request,) = simulator.requests("token")
     assert request.body["auth"]["scope"] == {"project": {"id": project_id}}
 
@@ -133,7 +141,7 @@ async def test_a_user_given_by_an_id_needs_no_domain(simulator: Simulator, proje
     user_id = simulator.add_user("by-id", "password-of-id")
     changes = {"user_id": user_id, "username": "nobody", "password": "password-of-id", "user_domain_name": ""}
     async with Client(simulator, **changes, **project) as client:
-        assert await client.project.get_id() == simulator.project_id
+        assert await client.project.get_project_id() == simulator.project_id
     (request,) = simulator.requests("token")
     auth = request.body["auth"]
     assert auth["identity"]["password"]["user"] == {"id": user_id, "password": "***"}
@@ -144,7 +152,7 @@ async def test_a_user_given_by_an_id_needs_no_domain(simulator: Simulator, proje
 @pytest.mark.parametrize("suffix", ["/v3", "/v3/", "", "/"])
 async def test_the_address_of_iam_may_be_given_with_and_without_its_version(simulator: Simulator, suffix: str) -> None:
     async with Client(simulator, auth_url=f"{simulator.url}{suffix}") as client:
-        assert await client.project.get_id() == simulator.project_id
+        assert await client.project.get_project_id() == simulator.project_id
 
 
 async def test_a_hundred_callers_at_once_wait_for_one_login(client: Client) -> None:
@@ -162,10 +170,10 @@ async def test_a_token_serves_call_after_call(client: Client, clock: Clock) -> N
 
 async def test_equal_credentials_share_a_token_and_others_do_not(simulator: Simulator) -> None:
     simulator.add_user("other", "other-password")
-    projects = Projects(timeout_seconds=5, concurrency=4)
+    projects = ClientCache(timeout_seconds=5, concurrency=4)
     first, second = (projects.get(make_credentials(simulator)) for _ in range(2))
     other = projects.get(make_credentials(simulator, username="other", password="other-password"))
-    await asyncio.gather(*(project.get_id() for project in (first, second, other)))
+    await asyncio.gather(*(project.get_project_id() for project in (first, second, other)))
     assert len(simulator.requests("token")) == 2
     await projects.aclose()
 
@@ -192,7 +200,7 @@ async def test_a_token_is_renewed_shortly_before_it_expires_however_wrong_a_cloc
 async def test_a_token_that_never_serves_for_long_does_not_keep_calls_from_being_made(client: Client) -> None:
     answer = {"token": {"project": project_json(client.simulator), **TIMES, "expires_at": TIMES["issued_at"]}}
     client.simulator.fault("token", status=201, json=answer, headers=TOKEN)
-    assert await client.project.get_id() == client.simulator.project_id
+    assert await client.project.get_project_id() == client.simulator.project_id
 
 
 async def test_a_refused_token_leads_to_one_new_token_and_one_repeat(client: Client) -> None:
@@ -310,16 +318,16 @@ async def test_a_wrong_password_that_is_tried_again_and_again_does_not_lock_the_
 async def test_credentials_that_change_are_tried_at_once_and_those_that_change_back_only_when_it_is_their_time(
     simulator: Simulator, clock: Clock
 ) -> None:
-    projects = Projects(timeout_seconds=30, concurrency=4)
+    projects = ClientCache(timeout_seconds=30, concurrency=4)
     wrong, right = make_credentials(simulator, password="wrong"), make_credentials(simulator)
     for credentials, logins in ((wrong, 1), (make_credentials(simulator, password="wrong"), 1), (right, 2), (right, 2)):
         is_right = credentials == right
-        results = await asyncio.gather(projects.get(credentials).get_id(), return_exceptions=True)
+        results = await asyncio.gather(projects.get(credentials).get_project_id(), return_exceptions=True)
         assert isinstance(results[0], str) == is_right
         assert len(simulator.requests("token")) == logins
-    (error,) = await gather_errors([projects.get(wrong).get_id()])
+    (error,) = await gather_errors([projects.get(wrong).get_project_id()])
     assert error.reason == "AuthenticationFailed"
-    assert await projects.get(right).get_id() == simulator.project_id
+    assert await projects.get(right).get_project_id() == simulator.project_id
     assert len(simulator.requests("token")) == 2
     await projects.aclose()
 
@@ -327,11 +335,11 @@ async def test_credentials_that_change_are_tried_at_once_and_those_that_change_b
 async def test_however_many_credentials_a_user_has_a_wrong_password_in_all_of_them_does_not_lock_the_user(
     simulator: Simulator, clock: Clock
 ) -> None:
-    projects = Projects(timeout_seconds=30, concurrency=4)
+    projects = ClientCache(timeout_seconds=30, concurrency=4)
     for number in range(10):
         simulator.add_project(f"eu-de_{number}")
     wrong = [make_credentials(simulator, password="wrong", project_name=f"eu-de_{number}") for number in range(10)]
-    errors = await gather_errors(projects.get(credentials).get_id() for credentials in wrong)
+    errors = await gather_errors(projects.get(credentials).get_project_id() for credentials in wrong)
     assert len(simulator.requests("token")) == 4
     assert {error.reason for error in errors} == {"AuthenticationFailed"}
     kept_back = [error for error in errors if error.http_status is None]
@@ -341,11 +349,11 @@ async def test_however_many_credentials_a_user_has_a_wrong_password_in_all_of_th
         assert error.retry_after_seconds == 900
     simulator.add_user("other", "other-password")
     other = make_credentials(simulator, username="other", password="other-password")
-    assert await projects.get(other).get_id() == simulator.project_id
+    assert await projects.get(other).get_project_id() == simulator.project_id
     clock.advance(901)
     simulator.set_clock_skew(901)
     right = make_credentials(simulator)
-    assert await projects.get(right).get_id() == simulator.project_id
+    assert await projects.get(right).get_project_id() == simulator.project_id
     await projects.aclose()
 
 

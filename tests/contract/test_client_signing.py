@@ -10,9 +10,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from lifecyclehook_operator.autoscaling import Project
-from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import CredentialsError, WaitingError
+from lifecyclehook_operator.cloud.client import AutoScalingClient
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import CredentialsError, WaitingError
 from tests.simulator import Simulator
 
 FIELDS = {
@@ -24,7 +24,7 @@ FIELDS = {
 
 
 @asynccontextmanager
-async def sign_in(simulator: Simulator, *, temporary: bool = False, **changes: Any) -> AsyncIterator[Project]:
+async def sign_in(simulator: Simulator, *, temporary: bool = False, **changes: Any) -> AsyncIterator[AutoScalingClient]:
     environment = simulator.credentials_env()
     access, secret, *token = simulator.add_access_key(
         environment["OS_USERNAME"], security_token=uuid.uuid4().hex if temporary else None
@@ -36,7 +36,7 @@ async def sign_in(simulator: Simulator, *, temporary: bool = False, **changes: A
         "sk": SecretStr(secret),
         "security_token": SecretStr(token[0]) if token else None,
     }
-    project = Project(Credentials.model_validate(values | changes), timeout_seconds=5, concurrency=4)
+    project = AutoScalingClient(Credentials.model_validate(values | changes), timeout_seconds=5, concurrency=4)
     try:
         yield project
     finally:
@@ -55,7 +55,7 @@ async def test_a_hook_lives_its_life_and_no_token_is_asked_for(simulator: Simula
         changed = await project.modify_hook(group, "hook", {"default_timeout": 60})
         assert changed.default_timeout == 60
         await project.delete_hook(group, "hook")
-        assert await project.get_id() == simulator.project_id
+        assert await project.get_project_id() == simulator.project_id
     requests = simulator.requests()[before:]
     assert {request.auth for request in requests} == {"signature"}
     assert [request.operation for request in requests] == ["projects", "catalog", "create", "list", "modify", "delete"]
@@ -94,9 +94,9 @@ async def find_url(monkeypatch: pytest.MonkeyPatch, auth_url: str, regions: list
 
     monkeypatch.setattr(httpx.AsyncClient, "send", answer)
     values = {"auth_url": auth_url, "ak": "AK", "sk": SecretStr("SK"), "project_id": ID, **changes}
-    project = Project(Credentials.model_validate(values), timeout_seconds=5, concurrency=4)
+    project = AutoScalingClient(Credentials.model_validate(values), timeout_seconds=5, concurrency=4)
     try:
-        return (await project.find_place()).url
+        return (await project.find_endpoint()).url
     finally:
         await project.aclose()
 
@@ -133,7 +133,7 @@ async def test_where_nothing_tells_the_region_it_is_asked_for(
 
 
 @asynccontextmanager
-async def sign_in_limited(simulator: Simulator, **changes: Any) -> AsyncIterator[Project]:
+async def sign_in_limited(simulator: Simulator, **changes: Any) -> AsyncIterator[AutoScalingClient]:
     """Sign in as a user who may use hooks and nothing else."""
     simulator.add_user("limited", "limited-password", permissions=["as:lifecycleHooks:list"])
     access, secret = simulator.add_access_key("limited")
@@ -144,7 +144,7 @@ async def sign_in_limited(simulator: Simulator, **changes: Any) -> AsyncIterator
 async def test_a_user_who_may_not_list_projects_is_told_to_give_the_projects_id(simulator: Simulator) -> None:
     async with sign_in_limited(simulator) as project:
         with pytest.raises(WaitingError) as caught:
-            await project.get_id()
+            await project.get_project_id()
     assert (caught.value.reason, caught.value.http_status) == ("Forbidden", 403)
     assert caught.value.advice.startswith("Give project_id in place of project_name, and as_endpoint_override")
     async with sign_in_limited(simulator, project_id=simulator.project_id) as project:
@@ -155,14 +155,14 @@ async def test_a_user_who_may_not_read_the_catalog_is_told_to_give_the_endpoint(
     simulator.fault("catalog", status=403, json={"error": {"code": 403, "message": "no"}})
     async with sign_in(simulator, project_id=simulator.project_id) as project:
         with pytest.raises(WaitingError) as caught:
-            await project.get_id()
+            await project.get_project_id()
     assert caught.value.advice.startswith("Give as_endpoint_override")
 
 
 async def test_an_unknown_project_is_told_of(simulator: Simulator) -> None:
     async with sign_in(simulator, project_name="eu-de_absent") as project:
         with pytest.raises(CredentialsError, match="IAM knows 0 projects named 'eu-de_absent'"):
-            await project.get_id()
+            await project.get_project_id()
 
 
 async def test_a_wrong_secret_key_is_refused_and_not_repeated(simulator: Simulator) -> None:
@@ -179,7 +179,7 @@ async def test_a_refusal_is_not_repeated_for_each_who_waits_for_it(simulator: Si
     before = len(simulator.requests())
     async with sign_in(simulator, sk=SecretStr("wrong")) as project:
         for _ in range(2):
-            errors = await asyncio.gather(*(project.get_id() for _ in range(50)), return_exceptions=True)
+            errors = await asyncio.gather(*(project.get_project_id() for _ in range(50)), return_exceptions=True)
             assert all(isinstance(error, CredentialsError) for error in errors)
     assert len(simulator.requests()) == before + 1
 
@@ -187,7 +187,7 @@ async def test_a_refusal_is_not_repeated_for_each_who_waits_for_it(simulator: Si
 async def test_a_temporary_key_without_its_token_is_refused(simulator: Simulator) -> None:
     async with sign_in(simulator, temporary=True, security_token=None) as project:
         with pytest.raises(CredentialsError):
-            await project.get_id()
+            await project.get_project_id()
 
 
 @pytest.mark.parametrize("seconds", [-600, 600])

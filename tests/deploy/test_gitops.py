@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lifecyclehook_operator.resource import LifecycleHookSpec
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHookSpec
 from tests.controlplane import ControlPlane
 from tests.harness import OperatorProcess, eventually
 from tests.simulator import Simulator

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lifecyclehook_operator.errors import Reason
+from lifecyclehook_operator.cloud.errors import Reason
 from tests.controlplane import ControlPlane
 from tests.deploy.situations import SITUATIONS, Body
 from tests.harness import DEPLOY, OperatorProcess

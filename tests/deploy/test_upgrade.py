@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, LifecycleHook
 from lifecyclehook_operator.controller.status import status_patch
-from lifecyclehook_operator.resource import CREATE_INTENT_ANNOTATION, LifecycleHook
 from tests.controlplane import ControlPlane
 from tests.deploy.situations import FIXTURES, PROJECT, SITUATIONS, Body
 from tests.harness import OperatorProcess

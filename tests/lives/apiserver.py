@@ -7,8 +7,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from lifecyclehook_operator.errors import GoneError, KubernetesError, StaleError
-from lifecyclehook_operator.resource import CREATE_INTENT_ANNOTATION, FINALIZER, LifecycleHook
+from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, FINALIZER, LifecycleHook
+from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 
 from .network import Network
 

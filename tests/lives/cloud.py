@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import httpx
 
-from lifecyclehook_operator.autoscaling import Listing
-from lifecyclehook_operator.errors import CallError, Reason, TransientError
-from lifecyclehook_operator.resource import Hook
-from lifecyclehook_operator.transport import error_from_response, share, transport_errors
+from lifecyclehook_operator.api.v1alpha1 import Hook
+from lifecyclehook_operator.cloud.client import Listing
+from lifecyclehook_operator.cloud.errors import CallError, Reason, TransientError, error_from_response, transport_errors
+from lifecyclehook_operator.cloud.singleflight import share
 from tests.simulator.autoscaling import error_answer
 
 from .network import Network
@@ -105,7 +105,7 @@ def explain(effect: Mapping[str, Any], operation: str) -> CallError:
         return _refusal(effect["code"], operation)
     if effect["status"] < httpx.codes.BAD_REQUEST:  # an answer cut short
         reason = Reason.UNEXPECTED_RESPONSE
-        return TransientError(reason, "cut short", operation=operation, http_status=200, may_have_been_done=True)
+        return TransientError(reason, "cut short", operation=operation, http_status=200, outcome_unknown=True)
     content = {"json": effect["json"]} if "json" in effect else {"text": effect.get("text", "")}
     return error_from_response(httpx.Response(effect["status"], headers=effect.get("headers"), **content), operation)
 
@@ -141,11 +141,11 @@ class CloudClient:
         self._listings = listings
         self._judge = judge
 
-    async def get_id(self) -> str:
+    async def get_project_id(self) -> str:
         return PROJECT_ID
 
     @asynccontextmanager
-    async def slot(self, group_id: str) -> AsyncIterator[None]:
+    async def limit(self, group_id: str) -> AsyncIterator[None]:
         yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
@@ -159,7 +159,7 @@ class CloudClient:
         try:
             content = await self._call("create", group_id, act)
         except CallError as error:
-            if not error.may_have_been_done:
+            if not error.outcome_unknown:
                 self._judge.is_known(self._uid, float("inf"))
             else:
                 self._judge.is_in_doubt(self._uid)

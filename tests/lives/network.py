@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lifecyclehook_operator.errors import CallError, KubernetesError
+from lifecyclehook_operator.cloud.errors import CallError
+from lifecyclehook_operator.kube.errors import KubernetesError
 
 T = TypeVar("T")
 

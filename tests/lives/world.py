@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, LifecycleHook, LifecycleHookSpec
 from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.timing import Timing
-from lifecyclehook_operator.resource import CREATE_INTENT_ANNOTATION, LifecycleHook, LifecycleHookSpec
 
 from .apiserver import ApiClient, ApiServer, Body
 from .clock import run
@@ -388,7 +388,7 @@ class _Access:
         self._process = process
         self._listings = Listings()
 
-    async def find_project(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> CloudClient:
+    async def resolve(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> CloudClient:
         world = self._world
         return CloudClient(world.cloud, world.network, self._process, resource.uid, self._listings, world)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lifecyclehook_operator.resource import Hook, LifecycleHook, LifecycleHookSpec
+from lifecyclehook_operator.api.v1alpha1 import Hook, LifecycleHook, LifecycleHookSpec
 
 GROUP_ID = "e5d27f5c-dd76-4a61-b4bc-a67c5686719a"
 TOPIC_URN = "urn:smn:eu-de:b53e5554fad0494d96206fb84296510b:gsh"

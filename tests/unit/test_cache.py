@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.cache import Cache
-from lifecyclehook_operator.resource import LifecycleHook
 
 
 def make(uid: str, name: str = "hook", version: int = 1, **spec: Any) -> LifecycleHook:

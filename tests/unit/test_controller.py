@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from lifecyclehook_operator.api.v1alpha1 import FINALIZER, LifecycleHook
 from lifecyclehook_operator.controller.controller import Controller, asks_for_reconcile
 from lifecyclehook_operator.controller.reconciler import ObjectState
 from lifecyclehook_operator.controller.timing import NEVER
-from lifecyclehook_operator.errors import KubernetesError, StaleError
-from lifecyclehook_operator.resource import FINALIZER, LifecycleHook
+from lifecyclehook_operator.kube.errors import KubernetesError, StaleError
 from tests.unit.samples import make_hook, make_resource
 from tests.unit.test_workqueue import Clock, Gate, clock, settle  # noqa: F401  (a fixture)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lifecyclehook_operator.crd import build_crd
-from lifecyclehook_operator.resource import LifecycleHookSpec, LifecycleHookStatus
+from lifecyclehook_operator.api.crd import build_crd
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHookSpec, LifecycleHookStatus
 
 FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
 CRD = build_crd()

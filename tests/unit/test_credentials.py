@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lifecyclehook_operator.credentials import Credentials, Secret, read_clouds_yaml, read_environment
-from lifecyclehook_operator.errors import CallError, CredentialsError
-from lifecyclehook_operator.resource import FINALIZER
-from lifecyclehook_operator.signing import SignatureAuth
-from lifecyclehook_operator.transport import transport_errors
+from lifecyclehook_operator.api.v1alpha1 import FINALIZER
+from lifecyclehook_operator.cloud.clouds_yaml import read_clouds_yaml, read_environment
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, transport_errors
+from lifecyclehook_operator.cloud.signing import SignatureAuth
+from lifecyclehook_operator.controller.clients import read_credentials
+from lifecyclehook_operator.kube.secrets import Secret
 
 PASSWORD = "pw-4c1d9"
 SOURCE = "Secret web/otc"
@@ -227,14 +229,14 @@ def test_this_machine_may_be(address: str) -> None:
 
 
 def test_a_cacert_that_is_none_is_refused() -> None:
-    secret = Secret({"clouds.yaml": clouds(), "cacert": "no certificate"}, is_held=True)
+    secret = Secret({"clouds.yaml": clouds(), "cacert": "no certificate"}, is_protected=True)
     with pytest.raises(CredentialsError, match="ca_certificates holds no certificate in PEM form"):
-        secret.read_credentials("otc", SOURCE)
+        read_credentials(secret, "otc", SOURCE)
 
 
 def test_a_secret_is_read_once_a_cloud(caplog: pytest.LogCaptureFixture) -> None:
-    secret = Secret({"clouds.yaml": clouds({**AUTH, "default_domain": "x"})}, is_held=True)
-    assert secret.read_credentials("otc", SOURCE) is secret.read_credentials("otc", SOURCE)
+    secret = Secret({"clouds.yaml": clouds({**AUTH, "default_domain": "x"})}, is_protected=True)
+    assert read_credentials(secret, "otc", SOURCE) is read_credentials(secret, "otc", SOURCE)
     assert len(caplog.records) == 1
 
 
@@ -242,11 +244,11 @@ def test_a_secret_that_is_malformed_is_read_once_a_cloud(monkeypatch: pytest.Mon
     parsed = []
     load = yaml.load
     monkeypatch.setattr(yaml, "load", lambda *args, **kwargs: parsed.append(1) or load(*args, **kwargs))
-    secret = Secret({"clouds.yaml": clouds(without("auth_url"))}, is_held=True)
+    secret = Secret({"clouds.yaml": clouds(without("auth_url"))}, is_protected=True)
     errors = []
     for cloud_name in ("otc", "otc", "other", "otc"):
         with pytest.raises(CredentialsError) as caught:
-            secret.read_credentials(cloud_name, SOURCE)
+            read_credentials(secret, cloud_name, SOURCE)
         errors.append(caught.value)
     assert len(parsed) == 2
     assert errors[0] is not errors[1]
@@ -692,7 +694,7 @@ def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
     data = {"clouds.yaml": base64.b64encode(PASSWORD.encode()).decode(), "binary": base64.b64encode(b"\xff").decode()}
     secret = Secret.from_object({"metadata": {"resourceVersion": "7", "finalizers": [FINALIZER]}, "data": data})
     assert secret.content == {"clouds.yaml": PASSWORD, "binary": "\ufffd"}
-    assert secret.is_held
+    assert secret.is_protected
     assert PASSWORD not in f"{secret} {secret!r}"
 
 
@@ -705,7 +707,7 @@ def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
     ],
 )
 def test_a_secret_may_be_empty_and_held_by_nobody(body: dict[str, Any]) -> None:
-    assert Secret.from_object(body) == Secret({}, is_held=False)
+    assert Secret.from_object(body) == Secret({}, is_protected=False)
 
 
 def test_a_password_of_digits_is_a_password() -> None:

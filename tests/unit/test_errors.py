@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecyclehook_operator.errors import (
+from lifecyclehook_operator.cloud.errors import (
     CallError,
     CredentialsError,
     InvalidError,
@@ -15,7 +15,7 @@ from lifecyclehook_operator.errors import (
     UnexpectedError,
     WaitingError,
     classify,
-    clean_text,
+    sanitize,
 )
 
 INVALID = (InvalidError, "InvalidSpec")
@@ -191,13 +191,13 @@ def test_the_reasons_are_those_of_the_design() -> None:
 def test_every_failure_says_what_to_do_and_whether_only_a_human_can(reason: Reason) -> None:
     error = UnexpectedError(reason, "as it pleases", operation="create")
     assert error.advice.endswith(".")
-    assert error.needs_human == (reason in NEED_HUMANS)
+    assert error.is_terminal == (reason in NEED_HUMANS)
 
 
 def test_an_error_shows_its_message_and_keeps_the_details() -> None:
     error = TransientError(Reason.THROTTLED, "slow down", operation="list", http_status=429, retry_after_seconds=7)
     assert str(error) == "slow down"
-    assert (error.code, error.request_id, error.may_have_been_done) == ("", "", False)
+    assert (error.code, error.request_id, error.outcome_unknown) == ("", "", False)
 
 
 @pytest.mark.parametrize(
@@ -219,12 +219,12 @@ def test_an_error_shows_its_message_and_keeps_the_details() -> None:
     ],
 )
 def test_foreign_text_is_made_fit_for_a_status(text: str, cleaned: str) -> None:
-    assert clean_text(text) == cleaned
+    assert sanitize(text) == cleaned
 
 
 @given(text=st.text(), limit=st.integers(1, 50))
 def test_clean_text_is_one_printable_line_within_its_limit(text: str, limit: int) -> None:
-    cleaned = clean_text(text, limit)
+    cleaned = sanitize(text, limit)
     assert len(cleaned) <= limit
     assert cleaned.isprintable()
     assert cleaned == cleaned.strip()
@@ -233,5 +233,5 @@ def test_clean_text_is_one_printable_line_within_its_limit(text: str, limit: int
 @pytest.mark.parametrize("text", ["<head " * 6_000, "<script>" * 4_000, "<" * 40_000])
 def test_a_malformed_page_is_cleaned_in_no_time(text: str) -> None:
     begin = time.process_time()
-    clean_text(text)
+    sanitize(text)
     assert time.process_time() - begin < 0.1

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
+from lifecyclehook_operator.api.v1alpha1 import Hook
 from lifecyclehook_operator.controller.plan import Action, plan
-from lifecyclehook_operator.resource import Hook
 from tests.unit.samples import make_hook, make_spec
 
 OBSERVED: Mapping[str, Hook | None] = {

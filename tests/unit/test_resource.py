@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from lifecyclehook_operator.resource import (
+from lifecyclehook_operator.api.v1alpha1 import (
     CREATE_INTENT_ANNOTATION,
     FINALIZER,
     FORCE_RELEASE_ANNOTATION,

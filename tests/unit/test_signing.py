@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from lifecyclehook_operator.signing import SignatureAuth, canonical_request
+from lifecyclehook_operator.cloud.signing import SignatureAuth, canonical_request
 
 NOW = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

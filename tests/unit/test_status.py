@@ -10,6 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook, LifecycleHookStatus
+from lifecyclehook_operator.cloud.errors import (
+    CallError,
+    CredentialsError,
+    InvalidError,
+    Reason,
+    TransientError,
+    UnexpectedError,
+    WaitingError,
+)
 from lifecyclehook_operator.controller.status import (
     Drifted,
     Failed,
@@ -19,17 +29,7 @@ from lifecyclehook_operator.controller.status import (
     note_secret,
     status_patch,
 )
-from lifecyclehook_operator.errors import (
-    CallError,
-    CredentialsError,
-    InvalidError,
-    Reason,
-    TransientError,
-    UnexpectedError,
-    WaitingError,
-)
-from lifecyclehook_operator.events import Event
-from lifecyclehook_operator.resource import LifecycleHook, LifecycleHookStatus
+from lifecyclehook_operator.kube.events import Event
 from tests.unit.samples import make_hook
 
 Outcome = InSync | Drifted | Failed

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecyclehook_operator.errors import CallError, TransientError, UnexpectedError, WaitingError
-from lifecyclehook_operator.transport import error_from_response, transport_errors
+from lifecyclehook_operator.cloud.errors import (
+    CallError,
+    TransientError,
+    UnexpectedError,
+    WaitingError,
+    error_from_response,
+    transport_errors,
+)
 
 URL = "https://as.example.com/autoscaling-api/v1/project/scaling_lifecycle_hook/group"
 
@@ -69,7 +75,7 @@ async def test_each_failure_on_the_way_is_transient_and_tells_whether_the_call_m
 ) -> None:
     error = await fail_with(class_("as it pleases"))
     assert isinstance(error, TransientError)
-    assert error.may_have_been_done == TRANSPORT_ERRORS[class_]
+    assert error.outcome_unknown == TRANSPORT_ERRORS[class_]
     assert (error.reason, error.operation, error.http_status) == ("CloudUnavailable", "create", None)
     assert "as.example.com" in error.message
 
@@ -95,7 +101,7 @@ async def test_an_address_that_is_none_is_an_error_of_the_call_too() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as http:
         with pytest.raises(CallError) as caught, transport_errors("create"):
             await http.post("https://as.example.com:port/")
-    assert not caught.value.may_have_been_done
+    assert not caught.value.outcome_unknown
 
 
 async def test_an_answer_that_leads_to_what_cannot_be_encoded_is_an_error_of_the_call() -> None:
@@ -106,7 +112,7 @@ async def test_an_answer_that_leads_to_what_cannot_be_encoded_is_an_error_of_the
         for headers, url in (({}, URL), ({"X-Project-Id": "漢"}, URL), ({}, f"{URL}/\ud800")):
             with pytest.raises(TransientError) as caught, transport_errors("create"):
                 await http.post(url, headers=headers)
-            assert (caught.value.reason, caught.value.may_have_been_done) == ("UnexpectedResponse", True)
+            assert (caught.value.reason, caught.value.outcome_unknown) == ("UnexpectedResponse", True)
 
 
 async def test_a_fault_of_ours_is_not_taken_for_one_of_the_cloud() -> None:
@@ -243,7 +249,7 @@ def test_no_retry_after_is_a_fault(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "class_", "may_have_been_done"),
+    ("status", "body", "class_", "outcome_unknown"),
     [
         (500, "", TransientError, True),
         (502, HTML_BODY, TransientError, True),
@@ -257,8 +263,8 @@ def test_no_retry_after_is_a_fault(value: str) -> None:
     ],
 )
 def test_an_answer_tells_whether_the_call_may_have_been_done(
-    status: int, body: Any, class_: type[CallError], may_have_been_done: bool
+    status: int, body: Any, class_: type[CallError], outcome_unknown: bool
 ) -> None:
     error = answer(status, body)
     assert isinstance(error, class_)
-    assert error.may_have_been_done == may_have_been_done
+    assert error.outcome_unknown == outcome_unknown

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.timing import now
-from lifecyclehook_operator.resource import LifecycleHook
 
 
 class Cache:

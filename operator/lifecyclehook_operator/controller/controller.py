@@ -5,17 +5,16 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
-from lifecyclehook_operator.access import Key, SecretStore
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.cache import Cache
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.state import ObjectState
 from lifecyclehook_operator.controller.timing import now
 from lifecyclehook_operator.controller.workqueue import WorkQueue
-from lifecyclehook_operator.credentials import Secret
-from lifecyclehook_operator.errors import KubernetesError, StaleError
-from lifecyclehook_operator.kubeclient import KubeClient
+from lifecyclehook_operator.kube.client import KubeClient
+from lifecyclehook_operator.kube.errors import KubernetesError, StaleError
+from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
 from lifecyclehook_operator.metrics import RECONCILES
-from lifecyclehook_operator.resource import LifecycleHook
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +108,10 @@ class Controller:
         self._is_relisted |= event_type is None
         users = self.cache.users_of_secret(*key)
         was_being_deleted = self.secrets.is_being_deleted(key)
-        if self.secrets.notice(key, secret):
+        if self.secrets.update(key, secret):
             self._retry(users)
-        if key not in self.secrets.held() and users:
-            await self.secrets.get(key, hold=True)
+        if key not in self.secrets.protected() and users:
+            await self.secrets.get(key, protect=True)
         if self.secrets.is_being_deleted(key) != was_being_deleted:
             for uid in users:
                 self._queue.add(uid)
@@ -170,10 +169,10 @@ class Controller:
         self._retry(self.cache.drop(uid))  # a place, or a name, is free
 
     async def _release_unused_secrets(self, namespace: str | None = None) -> None:
-        for key in self.secrets.held():
+        for key in self.secrets.protected():
             if key[0] == (namespace or key[0]) and not self.cache.users_of_secret(*key):
                 try:
-                    await self.secrets.release(key)
+                    await self.secrets.unprotect(key)
                 except KubernetesError as error:
                     logger.warning("Failed to remove the finalizer from unused Secret %s/%s: %s", *key, error)
 
@@ -203,7 +202,7 @@ class Controller:
             for uid in known:
                 if uid not in there:
                     self._forget(uid)
-            for key in self.secrets.held():
+            for key in self.secrets.protected():
                 await self.on_secret(key, await self._kubernetes.read_secret(*key), "CHECKED")
         except KubernetesError:
             self._is_relisted = True

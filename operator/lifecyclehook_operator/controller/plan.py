@@ -3,7 +3,7 @@
 from enum import Enum, auto
 from typing import Any
 
-from lifecyclehook_operator.resource import Hook, LifecycleHookSpec
+from lifecyclehook_operator.api.v1alpha1 import Hook, LifecycleHookSpec
 
 
 class Action(Enum):

@@ -19,8 +19,17 @@ from weakref import WeakValueDictionary
 
 from pydantic.alias_generators import to_camel
 
-from lifecyclehook_operator.access import Access
+from lifecyclehook_operator.api.v1alpha1 import Hook, InvalidResourceError, LifecycleHook
+from lifecyclehook_operator.cloud.errors import (
+    ABSENT_CODES,
+    HOOK_MAY_EXIST_CODES,
+    CallError,
+    InvalidError,
+    Reason,
+    UnexpectedError,
+)
 from lifecyclehook_operator.controller.claims import find_owner
+from lifecyclehook_operator.controller.clients import ClientResolver
 from lifecyclehook_operator.controller.plan import Action, find_difference, plan
 from lifecyclehook_operator.controller.state import ObjectState, Report
 from lifecyclehook_operator.controller.status import (
@@ -40,19 +49,10 @@ from lifecyclehook_operator.controller.status import (
     status_patch,
 )
 from lifecyclehook_operator.controller.timing import NEVER, Timing, now
-from lifecyclehook_operator.errors import (
-    ABSENT_CODES,
-    HOOK_MAY_EXIST_CODES,
-    CallError,
-    GoneError,
-    InvalidError,
-    Reason,
-    UnexpectedError,
-)
-from lifecyclehook_operator.events import Event, record_event
-from lifecyclehook_operator.kubeclient import KubeClient
+from lifecyclehook_operator.kube.client import KubeClient
+from lifecyclehook_operator.kube.errors import GoneError
+from lifecyclehook_operator.kube.events import Event, record_event
 from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RECONCILE_DURATION, RECONCILES
-from lifecyclehook_operator.resource import Hook, InvalidResourceError, LifecycleHook
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Reconciler:
     """Observe, plan, act, write the status if it changed, say when to reconcile again."""
 
     kubernetes: KubeClient
-    access: Access
+    resolver: ClientResolver
     timing: Timing
     #: Returns the other objects that claim the same hook, as they are at this moment.
     find_claimants: Callable[[LifecycleHook], Iterable[LifecycleHook]]
@@ -131,7 +131,7 @@ class Reconciler:
             logger.warning("%s: Failed to list lifecycle hooks: %s", obj.label, outcome.error)
             return obj
         status = next_status(obj.status, outcome, obj.generation, datetime.now(UTC))
-        status = note_secret(obj, status, is_being_deleted=self.access.is_secret_being_deleted(obj))
+        status = note_secret(obj, status, is_being_deleted=self.resolver.is_secret_being_deleted(obj))
         if patch := status_patch(obj.body.get("status"), status):
             events = find_events(obj, outcome, status)
             obj = await self.kubernetes.patch_status(obj, patch)
@@ -179,12 +179,12 @@ class _Sync:
         self.path = self.spec.scaling_group_id, self.spec.lifecycle_hook_name
         if obj.is_deleting and (is_unclaimed or self.spec.deletion_policy == "Retain"):
             return Released()  # asks for no credentials, which may be gone by now
-        self.client = await self.reconciler.access.find_project(obj, self.spec)
-        if owner := await find_owner(obj, self.client, self.reconciler.find_claimants(obj), self.reconciler.access):
+        self.client = await self.reconciler.resolver.resolve(obj, self.spec)
+        if owner := await find_owner(obj, self.client, self.reconciler.find_claimants(obj), self.reconciler.resolver):
             if obj.is_deleting:
                 return Released()
             raise conflict(owner, self.spec)
-        async with self.client.slot(self.spec.scaling_group_id):
+        async with self.client.limit(self.spec.scaling_group_id):
             return await (self._delete() if obj.is_deleting else self._apply())
 
     @property
@@ -230,7 +230,7 @@ class _Sync:
         try:
             hook = await self.client.create_hook(*self.path, fields)
         except CallError as error:
-            if error.operation != "create" or not error.may_have_been_done:  # it has had no effect for sure
+            if error.operation != "create" or not error.outcome_unknown:  # it has had no effect for sure
                 self.state.fingerprints = before
                 if error.code not in HOOK_MAY_EXIST_CODES:
                     raise
@@ -276,7 +276,7 @@ class _Sync:
             self.event = Event("Normal", "Created", f"created hook {name} in AS group {group_id}")
         DRIFT_CORRECTIONS.inc(self.event is not None and self.event.reason == "Repaired")
         self.state.observed, self.state.fingerprints = hook, (self.obj.fingerprint(hook.hook_fields()),)
-        return InSync(hook, await self.client.get_id(), group_id, self.event)
+        return InSync(hook, await self.client.get_project_id(), group_id, self.event)
 
     async def _delete(self) -> Released:
         group_id, name = self.path

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from lifecyclehook_operator.api.v1alpha1 import Hook
 from lifecyclehook_operator.controller.status import Outcome
-from lifecyclehook_operator.resource import Hook
 
 #: How many calls, each with other fields, may be in doubt at a time.
 _MAX_FINGERPRINTS = 8

@@ -7,10 +7,7 @@ from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
 
-from lifecyclehook_operator.controller.plan import find_difference
-from lifecyclehook_operator.errors import CallError, Reason, TransientError, WaitingError, find_missing_right
-from lifecyclehook_operator.events import Event
-from lifecyclehook_operator.resource import (
+from lifecyclehook_operator.api.v1alpha1 import (
     Condition,
     ErrorStatus,
     Hook,
@@ -18,6 +15,9 @@ from lifecyclehook_operator.resource import (
     LifecycleHookSpec,
     LifecycleHookStatus,
 )
+from lifecyclehook_operator.cloud.errors import CallError, Reason, TransientError, WaitingError, find_missing_right
+from lifecyclehook_operator.controller.plan import find_difference
+from lifecyclehook_operator.kube.events import Event
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def next_status(
     entry = _error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
     message = _describe(error, entry)
     conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
-    if error.needs_human:
+    if error.is_terminal:
         conditions.append(condition("Stalled", "True", error.reason, message))
     changes = {
         "observed_generation": generation,

@@ -6,7 +6,7 @@ import random
 import zlib
 from dataclasses import dataclass
 
-from lifecyclehook_operator.errors import CallError
+from lifecyclehook_operator.cloud.errors import CallError
 
 NEVER = math.inf
 

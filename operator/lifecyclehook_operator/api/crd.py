@@ -1,11 +1,11 @@
-"""The CustomResourceDefinition, generated from the models of the resource."""
+"""The CustomResourceDefinition, generated from the models of the v1alpha1."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from lifecyclehook_operator import resource
+from lifecyclehook_operator.api import v1alpha1
 
 _DROPPED_KEYWORDS = frozenset({"title", "additionalProperties"})
 
@@ -14,7 +14,7 @@ _EFFECTIVE_NAME = (
 )
 _RULES = [
     {
-        "rule": f"has(self.spec.lifecycleHookName) || self.metadata.name.matches('{resource.HOOK_NAME_PATTERN}')",
+        "rule": f"has(self.spec.lifecycleHookName) || self.metadata.name.matches('{v1alpha1.HOOK_NAME_PATTERN}')",
         "message": "metadata.name cannot serve as the hook's name: a hook's name has only letters, digits, _ and -, "
         "and at most 32 characters; set spec.lifecycleHookName",
         "fieldPath": ".spec",
@@ -48,21 +48,21 @@ def build_crd() -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{resource.PLURAL}.{resource.GROUP}"},
+        "metadata": {"name": f"{v1alpha1.PLURAL}.{v1alpha1.GROUP}"},
         "spec": {
-            "group": resource.GROUP,
+            "group": v1alpha1.GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": resource.KIND,
-                "listKind": f"{resource.KIND}List",
-                "plural": resource.PLURAL,
-                "singular": resource.KIND.lower(),
+                "kind": v1alpha1.KIND,
+                "listKind": f"{v1alpha1.KIND}List",
+                "plural": v1alpha1.PLURAL,
+                "singular": v1alpha1.KIND.lower(),
                 "shortNames": ["lch", "lchook"],
                 "categories": ["otc"],
             },
             "versions": [
                 {
-                    "name": resource.VERSION,
+                    "name": v1alpha1.VERSION,
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
@@ -81,8 +81,8 @@ def build_crd() -> dict[str, Any]:
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
-                                "spec": _schema(resource.LifecycleHookSpec),
-                                "status": _schema(resource.LifecycleHookStatus),
+                                "spec": _schema(v1alpha1.LifecycleHookSpec),
+                                "status": _schema(v1alpha1.LifecycleHookStatus),
                             },
                             "x-kubernetes-validations": _RULES,
                         }

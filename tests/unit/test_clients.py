@@ -1,4 +1,4 @@
-"""Which project a resource works in and as whom: Secrets that are held, and what a cluster admin lets resources do."""
+"""Who calls which project: Secrets that are protected, and what a cluster admin lets resources do."""
 
 import asyncio
 import gc
@@ -9,12 +9,13 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from lifecyclehook_operator.access import Access, Key, Rules, SecretStore
-from lifecyclehook_operator.auth import Place
-from lifecyclehook_operator.autoscaling import Projects
-from lifecyclehook_operator.credentials import Credentials, Secret
-from lifecyclehook_operator.errors import CredentialsError, KubernetesError, Reason
-from lifecyclehook_operator.resource import LifecycleHook
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.endpoints import Endpoint
+from lifecyclehook_operator.cloud.errors import CredentialsError, Reason
+from lifecyclehook_operator.controller.clients import ClientCache, ClientResolver, CredentialsPolicy
+from lifecyclehook_operator.kube.errors import KubernetesError
+from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
 from tests.unit.samples import SPEC, make_resource
 
 KEY = ("web", "otc")
@@ -31,9 +32,9 @@ OWN = Credentials.model_validate({**AUTH, "username": "own"})
 BROKEN = CredentialsError(Reason.CREDENTIALS_INVALID, "cannot read /etc/clouds.yaml", operation="authenticate")
 
 
-def make_secret(*, is_held: bool = False, is_deleting: bool = False, **auth: Any) -> Secret:
+def make_secret(*, is_protected: bool = False, is_deleting: bool = False, **auth: Any) -> Secret:
     text = yaml.safe_dump({"clouds": {"otc": {"auth": {**AUTH, **auth}}}})
-    return Secret({"clouds.yaml": text}, is_held=is_held, is_deleting=is_deleting)
+    return Secret({"clouds.yaml": text}, is_protected=is_protected, is_deleting=is_deleting)
 
 
 class SecretApi:
@@ -48,12 +49,12 @@ class SecretApi:
         await self._note("read", (namespace, name))
         return self.secret
 
-    async def hold_secret(self, namespace: str, name: str) -> Secret:
+    async def protect_secret(self, namespace: str, name: str) -> Secret:
         await self._note("hold", (namespace, name))
         assert self.secret is not None
-        return Secret(self.secret.content, is_held=True)
+        return Secret(self.secret.content, is_protected=True)
 
-    async def release_secret(self, namespace: str, name: str) -> None:
+    async def unprotect_secret(self, namespace: str, name: str) -> None:
         await self._note("release", (namespace, name))
 
     async def _note(self, call: str, key: Key) -> None:
@@ -68,16 +69,16 @@ class StubProject:
     """A project at an address of the test's."""
 
     def __init__(self, url: str) -> None:
-        self._place = Place("p-1", url)
+        self._place = Endpoint("p-1", url)
 
-    async def find_place(self) -> Place:
+    async def find_endpoint(self) -> Endpoint:
         return self._place
 
-    async def get_id(self) -> str:
+    async def get_project_id(self) -> str:
         return self._place.project_id
 
 
-class StubProjects:
+class StubClients:
     """Keeps the credentials that a project was asked for with."""
 
     def __init__(self, url: str) -> None:
@@ -90,7 +91,7 @@ class StubProjects:
 
 
 class Case:
-    """An Access with one Secret, and what it leads to."""
+    """An ClientResolver with one Secret, and what it leads to."""
 
     def __init__(
         self,
@@ -102,14 +103,14 @@ class Case:
         as_url: str = AS,
     ) -> None:
         self.api = SecretApi(secret)
-        self.projects = StubProjects(as_url)
-        rules = Rules(tuple(namespaces), tuple(hosts))
-        self.access = Access(SecretStore(self.api), cast("Projects", self.projects), own, rules)
+        self.clients = StubClients(as_url)
+        rules = CredentialsPolicy(tuple(namespaces), tuple(hosts))
+        self.resolver = ClientResolver(SecretStore(self.api), cast("ClientCache", self.clients), own, rules)
 
     async def find(self, resource: LifecycleHook) -> Credentials:
         """Return the credentials of the project that a resource works in."""
-        await self.access.find_project(resource, resource.spec())
-        return self.projects.asked[-1]
+        await self.resolver.resolve(resource, resource.spec())
+        return self.clients.asked[-1]
 
     async def refuse(self, resource: LifecycleHook) -> CredentialsError:
         with pytest.raises(CredentialsError) as caught:
@@ -127,53 +128,53 @@ def referring(cloud_name: str = "otc", **more: Any) -> LifecycleHook:
 async def test_a_secret_that_is_held_is_read_once() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
-    secrets = await asyncio.gather(*(store.get(KEY, hold=True) for _ in range(20)))
-    assert all(secret is not None and secret.is_held for secret in secrets)
+    secrets = await asyncio.gather(*(store.get(KEY, protect=True) for _ in range(20)))
+    assert all(secret is not None and secret.is_protected for secret in secrets)
     assert api.calls == ["read", "hold"]
-    assert store.held() == [KEY]
+    assert store.protected() == [KEY]
 
 
 async def test_a_secret_that_is_not_to_be_held_is_only_read() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     for _ in range(2):
-        assert await store.get(KEY, hold=False) == api.secret
+        assert await store.get(KEY, protect=False) == api.secret
     assert api.calls == ["read", "read"]
 
 
 async def test_an_answer_that_the_watch_has_overtaken_does_not_bring_an_old_password_back() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
-    await store.get(KEY, hold=True)
-    rotated = replace(make_secret(is_held=True, password="new"), version=11)
-    assert store.notice(KEY, rotated)
-    assert not store.notice(KEY, replace(make_secret(is_held=True), version=10))
-    assert await store.get(KEY, hold=True) == rotated
+    await store.get(KEY, protect=True)
+    rotated = replace(make_secret(is_protected=True, password="new"), version=11)
+    assert store.update(KEY, rotated)
+    assert not store.update(KEY, replace(make_secret(is_protected=True), version=10))
+    assert await store.get(KEY, protect=True) == rotated
 
 
 async def test_a_secret_that_is_missing_is_known_to_be_until_it_is_there() -> None:
     api = SecretApi(None)
     store = SecretStore(api)
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
     assert store.missing() == [KEY]
     assert store.is_any_missing.is_set()
     api.secret = make_secret()
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
     assert store.missing() == []
     assert not store.is_any_missing.is_set()
 
 
 async def test_a_secret_that_is_held_unnoticed_is_released_all_the_same() -> None:
-    api = SecretApi(make_secret(is_held=True))
+    api = SecretApi(make_secret(is_protected=True))
     store = SecretStore(api)
-    assert await store.get(KEY, hold=False) == api.secret
-    await store.release(KEY)
+    assert await store.get(KEY, protect=False) == api.secret
+    await store.unprotect(KEY)
     assert api.calls == ["read", "release"]
 
 
 async def test_a_secret_that_is_being_deleted_serves_but_cannot_be_held() -> None:
     api = SecretApi(make_secret(is_deleting=True))
-    assert await SecretStore(api).get(KEY, hold=True) == api.secret
+    assert await SecretStore(api).get(KEY, protect=True) == api.secret
     assert api.calls == ["read"]
 
 
@@ -181,42 +182,42 @@ async def test_whether_a_secret_is_being_deleted_is_known_of_those_that_are_held
     api = SecretApi(make_secret())
     store = SecretStore(api)
     assert store.is_being_deleted(KEY) is None
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
     assert store.is_being_deleted(KEY) is False
-    store.notice(KEY, make_secret(is_held=True, is_deleting=True))
+    store.update(KEY, make_secret(is_protected=True, is_deleting=True))
     assert store.is_being_deleted(KEY) is True
-    store.notice(KEY, None)
+    store.update(KEY, None)
     assert store.is_being_deleted(KEY) is None
     api.secret = None
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
     assert store.is_being_deleted(KEY) is False
 
 
 async def test_a_secret_that_does_not_exist_is_asked_for_again() -> None:
     api = SecretApi(None)
     store = SecretStore(api)
-    assert [await store.get(KEY, hold=True) for _ in range(2)] == [None, None]
+    assert [await store.get(KEY, protect=True) for _ in range(2)] == [None, None]
     assert api.calls == ["read", "read"]
 
 
 async def test_a_secret_is_released_once_and_only_if_it_is_held() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
-    await store.release(KEY)
-    await store.get(KEY, hold=True)
-    await asyncio.gather(store.release(KEY), store.release(KEY))
+    await store.unprotect(KEY)
+    await store.get(KEY, protect=True)
+    await asyncio.gather(store.unprotect(KEY), store.unprotect(KEY))
     assert api.calls == ["read", "hold", "release"]
-    assert store.held() == []
+    assert store.protected() == []
 
 
 async def test_a_secret_whose_release_fails_is_still_held() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
     api.is_out_of_order = True
     with pytest.raises(KubernetesError):
-        await store.release(KEY)
-    assert store.held() == [KEY]
+        await store.unprotect(KEY)
+    assert store.protected() == [KEY]
 
 
 async def test_a_hold_that_fails_is_tried_again() -> None:
@@ -224,32 +225,32 @@ async def test_a_hold_that_fails_is_tried_again() -> None:
     api.is_out_of_order = True
     store = SecretStore(api)
     with pytest.raises(KubernetesError):
-        await store.get(KEY, hold=True)
+        await store.get(KEY, protect=True)
     api.is_out_of_order = False
     gc.collect()
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
     assert api.calls == ["read", "read", "hold"]
 
 
 async def test_a_change_of_a_held_secret_takes_effect_with_no_further_read() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
-    await store.get(KEY, hold=True)
-    changed = make_secret(is_held=True, username="changed")
-    assert store.notice(KEY, changed)
-    assert not store.notice(KEY, make_secret(is_held=True, username="changed"))
-    assert await store.get(KEY, hold=True) == changed
+    await store.get(KEY, protect=True)
+    changed = make_secret(is_protected=True, username="changed")
+    assert store.update(KEY, changed)
+    assert not store.update(KEY, make_secret(is_protected=True, username="changed"))
+    assert await store.get(KEY, protect=True) == changed
     assert api.calls == ["read", "hold"]
 
 
-@pytest.mark.parametrize("news", [None, make_secret(is_held=False)], ids=["deleted", "finalizer taken off"])
+@pytest.mark.parametrize("news", [None, make_secret(is_protected=False)], ids=["deleted", "finalizer taken off"])
 async def test_a_secret_that_is_not_held_any_more_is_read_again(news: Secret | None) -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
-    await store.get(KEY, hold=True)
-    assert store.notice(KEY, news)
-    assert store.held() == []
-    await store.get(KEY, hold=True)
+    await store.get(KEY, protect=True)
+    assert store.update(KEY, news)
+    assert store.protected() == []
+    await store.get(KEY, protect=True)
     assert api.calls == ["read", "hold"] * 2
 
 
@@ -289,7 +290,7 @@ async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret
         (Case(namespaces=["db", "web-*"]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
         (Case(namespaces=[]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
         (Case(None), referring(), "CredentialsNotFound", "Secret web/otc does not exist"),
-        (Case(Secret({}, is_held=False)), referring(), "CredentialsInvalid", "has no key clouds.yaml"),
+        (Case(Secret({}, is_protected=False)), referring(), "CredentialsInvalid", "has no key clouds.yaml"),
         (Case(make_secret()), referring("other"), "CredentialsInvalid", "no cloud named 'other'; it has: otc"),
         (Case(make_secret(username="")), referring(), "CredentialsInvalid", "username or user_id is missing"),
         (
@@ -335,14 +336,14 @@ async def test_credentials_lead_nowhere_else_than_an_admin_allows(auth_url: str)
     error = await case.refuse(referring())
     assert error.reason == "CredentialsInvalid"
     assert "is none of --allowed-endpoints" in error.message
-    assert case.projects.asked == []
+    assert case.clients.asked == []
 
 
 async def test_neither_does_the_endpoint_that_is_given_beside_them() -> None:
     text = yaml.safe_dump({"clouds": {"otc": {"auth": AUTH, "as_endpoint_override": "https://as.example.com"}}})
-    case = Case(Secret({"clouds.yaml": text}, is_held=False))
+    case = Case(Secret({"clouds.yaml": text}, is_protected=False))
     assert "as.example.com is none of" in (await case.refuse(referring())).message
-    assert case.projects.asked == []
+    assert case.clients.asked == []
 
 
 async def test_neither_does_what_iam_says() -> None:

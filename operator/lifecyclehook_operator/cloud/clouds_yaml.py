@@ -1,34 +1,22 @@
-"""Who we are and where to call: read from a clouds.yaml in a Secret, or from the operator's own environment."""
+"""Credentials from a clouds.yaml, or from OS_* variables."""
 
-import base64
-import binascii
 import logging
 import os
-import re
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
 import yaml
 from pydantic import (
-    AfterValidator,
     AliasChoices,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lifecyclehook_operator.errors import CredentialsError, Reason, clean_text
-from lifecyclehook_operator.resource import FINALIZER
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import CredentialsError, Reason, sanitize
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +27,6 @@ CA_CERTIFICATE_KEY = "cacert"
 _MERGE_LIMIT = 100
 #: How long a clouds.yaml may be: to parse one of this length holds up everything else for half a second at the most.
 CLOUDS_YAML_LIMIT_BYTES = 64 * 1024
-
-_LABEL = "[a-z0-9_-]{1,63}"
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
-#: No host in Punycode: httpx decodes it, which may fail.
-_NETWORK_LOCATION = re.compile(rf"(.*@)?((?!xn--){_NAME.pattern}|\[[0-9a-f:.]+\])(:[0-9]*)?", re.ASCII | re.IGNORECASE)
-_VISIBLE = re.compile("[!-~]*")
 _CONFIG_FILES = (
     Path("clouds.yaml"),
     Path("~/.config/openstack/clouds.yaml"),
@@ -101,181 +83,6 @@ _IGNORED_KEYS = frozenset(
         "volume_api_version",
     }
 )
-
-
-def check_address(value: str) -> str:
-    """Return an address that requests can be sent to, as it is.
-
-    Raises ValueError, with a message that does not show it.
-    """
-    try:
-        parts = urlsplit(value)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        host = ""
-    is_sendable = host and _NETWORK_LOCATION.fullmatch(parts.netloc) and _VISIBLE.fullmatch(value)
-    if not is_sendable or parts.scheme not in ("https", "http"):
-        raise ValueError("is not an address of the form https://host")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("must be https: only this very machine may be called without TLS")
-    return value
-
-
-def check_name(value: str) -> str:
-    """Return what can be a part of a host, of a path and of a header, as it is.
-
-    Raises ValueError, with a message that does not show it.
-    """
-    if not _NAME.fullmatch(value):
-        raise ValueError("may hold only letters, digits, - and _, at most 63 of them, and single dots in between")
-    return value
-
-
-def _check_header_value(value: str | SecretStr) -> str | SecretStr:
-    if not _VISIBLE.fullmatch(_reveal(value)):
-        raise ValueError("may hold only visible ASCII characters and no spaces")
-    return value
-
-
-def _reveal(value: str | SecretStr | None) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
-
-
-_NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
-_Address = Annotated[str, AfterValidator(lambda value: value and check_address(value))]
-_Name = Annotated[str, AfterValidator(lambda value: value and check_name(value))]
-_HeaderValue = AfterValidator(_check_header_value)
-
-
-class Credentials(BaseModel):
-    """Who we are, the project to work in, and where IAM and AS are. Equal credentials share a token and connections.
-
-    Who we are is a user with a password, or an access key (ak, sk), which may be temporary (security_token). Where both
-    are there, the access key is used; of a user's ID and name, the ID.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    auth_url: _Address = ""
-    username: str = ""
-    user_id: str = ""
-    password: _NonEmptySecret | None = None
-    user_domain_name: str = ""
-    user_domain_id: str = ""
-    ak: Annotated[str, _HeaderValue] = ""
-    sk: _NonEmptySecret | None = None
-    security_token: Annotated[_NonEmptySecret, _HeaderValue] | None = None
-    project_name: str = ""
-    project_id: _Name = ""
-    project_domain_name: str = ""
-    project_domain_id: str = ""
-    region_name: _Name = ""
-    as_endpoint: _Address = ""
-    ca_certificates: str = Field(default="", repr=False)
-
-    @field_validator("*")
-    @classmethod
-    def _is_text(cls, value: str | SecretStr | None) -> str | SecretStr | None:
-        try:
-            _reveal(value).encode()
-        except UnicodeEncodeError:  # an escape may spell one half of a surrogate pair
-            raise ValueError("holds what is no character") from None
-        return value
-
-    @field_validator("ca_certificates")
-    @classmethod
-    def _holds_certificates(cls, value: str) -> str:
-        if value:
-            try:
-                ssl.create_default_context(cadata=value)
-            except (ssl.SSLError, ValueError):
-                raise ValueError("holds no certificate in PEM form") from None
-        return value
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        missing = []
-        if not self.auth_url:
-            missing.append("auth_url")
-        if self.ak or self.sk:
-            missing += [name for name in ("ak", "sk") if not getattr(self, name)]
-        else:
-            if not (self.username or self.user_id):
-                missing.append("username or user_id")
-            if not self.password:
-                missing.append("password")
-            if not (self.user_id or self.user_domain_name or self.user_domain_id):
-                missing.append("user_domain_name or user_domain_id")
-        if not (self.project_name or self.project_id):
-            missing.append("project_name or project_id")
-        if missing:
-            raise ValueError("; ".join(f"{name} is missing" for name in missing))
-        return self
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts that these credentials lead to."""
-        return tuple(urlsplit(url).hostname or "" for url in (self.auth_url, self.as_endpoint) if url)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A Secret, decoded; its content is not shown where this is printed."""
-
-    content: Mapping[str, str] = field(repr=False)
-    #: Whether it has our finalizer.
-    is_held: bool
-    is_deleting: bool = False
-    version: int = field(default=0, compare=False)
-    #: By the name of the cloud: what was read of it, or why it can't be read.
-    _read: dict[str, Credentials | str] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def from_object(cls, body: Mapping[str, Any]) -> Self:
-        """Read a v1 Secret."""
-        metadata = body["metadata"]
-        return cls(
-            {key: _decode(value) for key, value in (body.get("data") or {}).items()},
-            is_held=FINALIZER in (metadata.get("finalizers") or ()),
-            is_deleting=metadata.get("deletionTimestamp") is not None,
-            version=int(metadata["resourceVersion"]),
-        )
-
-    def read_credentials(self, cloud_name: str, source: str) -> Credentials:
-        """Return the credentials of one cloud of the clouds.yaml that the Secret holds.
-
-        Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
-        """
-        if cloud_name not in self._read:
-            try:
-                self._read[cloud_name] = self._read_cloud(cloud_name, source)
-            except CredentialsError as error:
-                self._read[cloud_name] = error.message
-        read = self._read[cloud_name]
-        if isinstance(read, str):
-            raise _error(Reason.CREDENTIALS_INVALID, read)
-        return read
-
-    def _read_cloud(self, cloud_name: str, source: str) -> Credentials:
-        if CLOUDS_YAML_KEY not in self.content:
-            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
-        return read_clouds_yaml(
-            self.content[CLOUDS_YAML_KEY], cloud_name, source, self.content.get(CA_CERTIFICATE_KEY, "")
-        )
-
-
-def _decode(value: str) -> str:
-    try:
-        return base64.b64decode(value).decode(errors="replace")
-    except binascii.Error:
-        return ""
 
 
 class _Environment(BaseSettings):
@@ -347,6 +154,16 @@ def _read_file(path: Path) -> str:
         raise _error(Reason.CREDENTIALS_INVALID, f"cannot read {path}: {reason}") from None
 
 
+def read_secret(content: Mapping[str, str], cloud_name: str, source: str) -> Credentials:
+    """Return the credentials of one cloud of the clouds.yaml that the content of a Secret has.
+
+    Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
+    """
+    if CLOUDS_YAML_KEY not in content:
+        raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
+    return read_clouds_yaml(content[CLOUDS_YAML_KEY], cloud_name, source, content.get(CA_CERTIFICATE_KEY, ""))
+
+
 def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: str = "") -> Credentials:
     """Return the credentials of one cloud of a clouds.yaml; keys that are not known here are ignored, with a warning.
 
@@ -362,7 +179,7 @@ def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: s
     unknown = sorted({*map(str, auth)} - {*Credentials.model_fields, *_ALIASES, "auth_type"} - _UNSUPPORTED_KEYS)
     unknown += sorted({*map(str, cloud)} - known - _UNSUPPORTED_KEYS)
     if unknown:
-        logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, clean_text(", ".join(unknown)))
+        logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, sanitize(", ".join(unknown)))
     return _validate(values | {"ca_certificates": ca_certificates}, f"{source}, cloud {cloud_name!r}")
 
 
@@ -411,7 +228,7 @@ def _find_cloud(text: str, cloud_name: str, source: str) -> dict[str, Any]:
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no mapping named clouds")
     cloud = clouds.get(cloud_name)
     if not isinstance(cloud, dict):
-        known = clean_text(", ".join(sorted(map(str, clouds)))) or "none"
+        known = sanitize(", ".join(sorted(map(str, clouds)))) or "none"
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no cloud named {cloud_name!r}; it has: {known}")
     return cloud
 
@@ -425,7 +242,7 @@ def _settle(values: dict[str, Any], source: str) -> dict[str, Any]:
     unsupported = sorted(_UNSUPPORTED_KEYS & given.keys())
     auth_type = given.pop("auth_type", None)
     if auth_type not in (None, _ACCESS_KEY_AUTH_TYPE, *_PASSWORD_AUTH_TYPES):
-        unsupported.append(f"auth_type {clean_text(auth_type, 64)}" if isinstance(auth_type, str) else "auth_type")
+        unsupported.append(f"auth_type {sanitize(auth_type, 64)}" if isinstance(auth_type, str) else "auth_type")
     if unsupported:
         raise _error(
             Reason.CREDENTIALS_INVALID,

@@ -14,17 +14,23 @@ from weakref import WeakValueDictionary
 import httpx
 from pydantic import ValidationError
 
-from lifecyclehook_operator.auth import AccessKeyAuth, LoginLimits, Place, TokenAuth
-from lifecyclehook_operator.credentials import Credentials
-from lifecyclehook_operator.errors import CallError, Reason, TransientError, clean_text
+from lifecyclehook_operator.api.v1alpha1 import Hook
+from lifecyclehook_operator.cloud.auth import AccessKeyAuth, LoginLimits, TokenAuth
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.endpoints import Endpoint
+from lifecyclehook_operator.cloud.errors import (
+    CallError,
+    Reason,
+    TransientError,
+    error_from_response,
+    sanitize,
+    transport_errors,
+)
+from lifecyclehook_operator.cloud.singleflight import share
 from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
-from lifecyclehook_operator.resource import Hook
-from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
 #: How long a listing is kept for others who look at the same group at about the same time.
 _LISTING_KEPT_SECONDS = 10
-#: After how long without use a project's connections are closed; longer than any resync interval that makes sense.
-_UNUSED_SECONDS = 6 * 3600
 #: By these an answer is known for an error, or for a single hook.
 _NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
@@ -57,7 +63,7 @@ def _read_name(entry: object) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-class Project:
+class AutoScalingClient:
     """The lifecycle hooks of a project.
 
     Every method raises CallError, in one of its five classes, for whatever goes wrong on the way or in the answer.
@@ -96,16 +102,16 @@ class Project:
         )
         self._listings: dict[str, tuple[float, asyncio.Task[Listing]]] = {}
 
-    async def find_place(self) -> Place:
+    async def find_endpoint(self) -> Endpoint:
         """Return which project it is, and where its AS is."""
-        return await self._auth.find_place()
+        return await self._auth.find_endpoint()
 
-    async def get_id(self) -> str:
+    async def get_project_id(self) -> str:
         """Return the project's ID."""
-        return (await self.find_place()).project_id
+        return (await self.find_endpoint()).project_id
 
     @asynccontextmanager
-    async def slot(self, group_id: str) -> AsyncIterator[None]:
+    async def limit(self, group_id: str) -> AsyncIterator[None]:
         """Wait for a turn to work at a group's hooks; a group that hangs takes but a part of the turns."""
         slots_of_group = self._slots_of_group.setdefault(group_id, asyncio.Semaphore(self._slots_per_group))
         async with AsyncExitStack() as turn:
@@ -160,11 +166,11 @@ class Project:
     async def _call(
         self, operation: str, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> httpx.Response:
-        place = await self.find_place()
-        url = f"{place.url}/scaling_lifecycle_hook/{path}"
+        endpoint = await self.find_endpoint()
+        url = f"{endpoint.url}/scaling_lifecycle_hook/{path}"
         try:
             with AS_REQUEST_DURATION.labels(operation).time(), transport_errors(operation):
-                response = await self._http.request(method, url, json=body, headers=place.headers, auth=self._auth)
+                response = await self._http.request(method, url, json=body, headers=endpoint.headers, auth=self._auth)
         except CallError as error:
             if error.operation == operation:  # else it was IAM that failed
                 AS_REQUESTS.labels(operation, "", "").inc()
@@ -180,7 +186,7 @@ def _read_hook(operation: str, response: httpx.Response, hook_name: str) -> Hook
     """Return the hook that an answer is about; one of another name is not to be taken for the one that was named."""
     hook = _parse_hook(operation, response, response.content)
     if hook.lifecycle_hook_name != hook_name:
-        other = clean_text(hook.lifecycle_hook_name, 64)
+        other = sanitize(hook.lifecycle_hook_name, 64)
         raise _undocumented(operation, response, f"it is about a hook named {other!r}, not {hook_name!r}")
     return hook
 
@@ -215,7 +221,7 @@ def _undocumented(operation: str, response: httpx.Response, problem: str) -> Tra
         operation=operation,
         http_status=response.status_code,
         request_id=response.headers.get("X-Request-Id", ""),
-        may_have_been_done=True,
+        outcome_unknown=True,
     )
 
 
@@ -225,41 +231,3 @@ def _trust(credentials: Credentials) -> ssl.SSLContext:
     if credentials.ca_certificates:
         context.load_verify_locations(cadata=credentials.ca_certificates)
     return context
-
-
-class Projects:
-    """The projects in use: resources with the same credentials share one, and so its token and connections."""
-
-    def __init__(self, *, timeout_seconds: float, concurrency: int) -> None:
-        """Take what each Project takes."""
-        self._timeout_seconds = timeout_seconds
-        self._concurrency = concurrency
-        self._login_limits = LoginLimits()
-        self._projects: dict[Credentials, Project] = {}
-
-    def get(self, credentials: Credentials) -> Project:
-        """Return the project that these credentials are for."""
-        if credentials not in self._projects:
-            self._close_unused()
-            self._projects[credentials] = Project(
-                credentials,
-                timeout_seconds=self._timeout_seconds,
-                concurrency=self._concurrency,
-                login_limits=self._login_limits,
-            )
-        project = self._projects[credentials]
-        project.used_at = time.monotonic()
-        return project
-
-    def _close_unused(self) -> None:
-        """Close what has not been used for long: the credentials have changed, or nothing needs them any more."""
-        long_ago = time.monotonic() - _UNUSED_SECONDS
-        for credentials, project in list(self._projects.items()):
-            if project.used_at < long_ago:
-                del self._projects[credentials]
-                share(project.aclose())
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        for project in self._projects.values():
-            await project.aclose()

@@ -5,30 +5,33 @@ Either a user with an IAM token (API v3, password method), or an access key that
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, Self, TypeVar
-from urllib.parse import urlencode, urlsplit
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 from weakref import WeakValueDictionary
 
 import httpx
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, SecretStr, ValidationError
+from pydantic import AwareDatetime, BaseModel, SecretStr, ValidationError
 
-from lifecyclehook_operator.credentials import Credentials, check_address, check_name
-from lifecyclehook_operator.errors import CallError, CredentialsError, Reason, TransientError
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.endpoints import Endpoint, Project, Services, find_url
+from lifecyclehook_operator.cloud.errors import (
+    CallError,
+    CredentialsError,
+    Reason,
+    TransientError,
+    error_from_response,
+    transport_errors,
+)
+from lifecyclehook_operator.cloud.signing import SignatureAuth
+from lifecyclehook_operator.cloud.singleflight import SingleFlight
 from lifecyclehook_operator.metrics import TOKEN_REQUESTS
-from lifecyclehook_operator.signing import SignatureAuth
-from lifecyclehook_operator.transport import error_from_response, share, transport_errors
 
 logger = logging.getLogger(__name__)
 
 OPERATION = "authenticate"
-_AS_ROOT = "/autoscaling-api"
-_AS_PATH = f"{_AS_ROOT}/v1"
-#: Service types of the catalog under which AS is found. The address of `asv1` has the project, that of `as` has not.
-_AS_TYPES = ("asv1", "as")
 PROJECT_HEADER = "X-Project-Id"
 TOKEN_HEADER = "X-Auth-Token"  # noqa: S105  (the name of a header, not a secret)
 
@@ -38,11 +41,8 @@ _RENEWAL_MARGIN_SECONDS = 300
 _PROBATION_SECONDS = 60
 #: How many tokens are renewed in that time even if calls are answered in between: one kind may always be refused.
 _RENEWALS_LIMIT = 3
-#: For how long IAM is not asked again with the same credentials, however many hooks wait for it: after it has refused
-#: who we are, after it has refused what we asked for, and after it could not be asked.
+#: For how long IAM is not asked again with the same credentials after it has refused them, in seconds.
 _REFUSED_LOGIN_SECONDS = 300
-_REFUSED_QUESTION_SECONDS = 30
-_FAILED_LOGIN_SECONDS = 0.5
 #: IAM locks a user, for everybody, at the fifth refused login within 15 minutes. We stay below that.
 _REFUSED_LOGINS_LIMIT = 4
 _REFUSED_LOGINS_SECONDS = 900
@@ -59,63 +59,16 @@ _NO_PROJECTS_ADVICE = (
 )
 _NO_CATALOG_ADVICE = "Give as_endpoint_override, or grant the user the right to read the catalog."
 
-#: What is put in place of the project's ID in the addresses of a catalog.
-_PROJECT_ID_IN_URL = re.compile(r"[$%]\((?:tenant|project)_id\)s")
-_REGION = re.compile("[a-z]{2}-[a-z]{2}[0-9]*")
-_IAM_HOST = re.compile(rf"iam[a-z-]*\.({_REGION.pattern})\.(?:[a-z]+\.)?otc\.t-systems\.com")
-#: The domain that a region's hosts are in, where it is not the usual one.
-_DOMAINS = {"eu-ch2": "sc.otc.t-systems.com"}
-
 
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-def _drop_malformed(model: type[BaseModel]) -> BeforeValidator:
-    """Return what drops from a list the entries that are not as documented: they are other services', not ours."""
-
-    def parse_each(values: object) -> list[BaseModel]:
-        parsed = []
-        for value in values if isinstance(values, list) else ():
-            try:
-                parsed.append(model.model_validate(value))
-            except ValidationError:
-                continue
-        return parsed
-
-    return BeforeValidator(parse_each)
-
-
-class _Endpoint(BaseModel):
-    interface: str
-    region: str | None = None
-    url: str
-
-
-class _Service(BaseModel):
-    type: str
-    endpoints: Annotated[list[_Endpoint], _drop_malformed(_Endpoint)] = []
-
-
-_Services = Annotated[list[_Service], _drop_malformed(_Service)]
-
-
-class _Project(BaseModel):
-    id: Annotated[str, AfterValidator(check_name)]
-    name: str
-
-    @property
-    def region(self) -> str:
-        """A project is named after its region: eu-de, or eu-de_something. Empty if it is named otherwise."""
-        region = self.name.partition("_")[0]
-        return region if _REGION.fullmatch(region) else ""
-
-
 class _TokenBody(BaseModel):
     expires_at: AwareDatetime
     issued_at: AwareDatetime
-    project: _Project
-    catalog: _Services = []
+    project: Project
+    catalog: Services = []
 
 
 class _TokenAnswer(BaseModel):
@@ -123,73 +76,11 @@ class _TokenAnswer(BaseModel):
 
 
 class _Projects(BaseModel):
-    projects: list[_Project]
+    projects: list[Project]
 
 
 class _Catalog(BaseModel):
-    catalog: _Services
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the AS API of a project is, without a slash at its end, and what to send with each request."""
-
-    project_id: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def _find_url(credentials: Credentials, project: _Project, catalog: list[_Service]) -> str:
-    """Return where AS is: as configured, else as the catalog says for the region, else by region.
-
-    The region is the one asked for, else the project's, else that of IAM. Raises CredentialsError if nothing tells it,
-    or if what is found is no address that can be called.
-    """
-    region = credentials.region_name or project.region or _find_region(credentials.auth_url)
-    base = credentials.as_endpoint or _find_in_catalog(catalog, region)
-    if not base:
-        if not region:
-            raise CredentialsError(
-                Reason.CREDENTIALS_INVALID,
-                "region_name is missing: neither project_name nor auth_url tells the region",
-                operation=OPERATION,
-            )
-        base = f"https://as.{region}.{_DOMAINS.get(region, 'otc.t-systems.com')}"
-    base = _PROJECT_ID_IN_URL.sub(project.id, base.rstrip("/"))
-    if f"{_AS_PATH}/" not in base:  # else the project is in it already
-        base = f"{base.partition(_AS_ROOT)[0]}{_AS_PATH}/{project.id}"
-    try:
-        return check_address(base)
-    except ValueError as error:
-        raise CredentialsError(
-            Reason.CREDENTIALS_INVALID,
-            f"the address of AS, as found for region {region!r}, {error}",
-            operation=OPERATION,
-        ) from None
-
-
-def _find_in_catalog(catalog: list[_Service], region: str) -> str:
-    """Return the address of AS in a region, empty if there is none; with no region, of the only one that there is.
-
-    Of several, one of API v1 goes before others, for the service type `as` may lead to any.
-    """
-    found = [
-        (service.type, endpoint)
-        for service in catalog
-        if service.type in _AS_TYPES
-        for endpoint in service.endpoints
-        if endpoint.interface == "public" and region in ("", endpoint.region)
-    ]
-    if len({endpoint.region for _, endpoint in found}) != 1:
-        return ""
-    _, best = min(found, key=lambda each: (f"{_AS_PATH}/" not in f"{each[1].url}/", _AS_TYPES.index(each[0])))
-    return best.url
-
-
-def _find_region(auth_url: str) -> str:
-    """Return the region of an IAM of this cloud, empty if the address does not tell it."""
-    found = _IAM_HOST.fullmatch(urlsplit(auth_url).hostname or "")
-    return found[1] if found else ""
+    catalog: Services
 
 
 @dataclass(frozen=True)
@@ -199,7 +90,7 @@ class Token:
     value: SecretStr
     renew_at: float
     project_name: str
-    place: Place
+    endpoint: Endpoint
 
     @classmethod
     def from_answer(cls, response: httpx.Response, credentials: Credentials) -> Self:
@@ -213,41 +104,8 @@ class Token:
             value=SecretStr(response.headers["X-Subject-Token"]),
             renew_at=time.monotonic() + lifetime - min(_RENEWAL_MARGIN_SECONDS, lifetime / 4),
             project_name=body.project.name,
-            place=Place(body.project.id, _find_url(credentials, body.project, body.catalog)),
+            endpoint=Endpoint(body.project.id, find_url(credentials, body.project, body.catalog)),
         )
-
-
-class _Inquiry(Generic[T]):
-    """Something to be asked of IAM: once at a time, however many wait for it, and after a failure not for a while."""
-
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._ask = ask
-        self._asking: asyncio.Task[T] | None = None
-        self._failure: tuple[CallError, float] | None = None
-
-    async def answer(self) -> T:
-        """Return what IAM answers.
-
-        Raises CallError if IAM can't be reached or refuses, or has done so a moment ago.
-        """
-        if self._failure is not None:
-            error, until = self._failure
-            if (left := until - time.monotonic()) > 0:
-                error.retry_after_seconds = error.retry_after_seconds and left
-                raise error.with_traceback(None)
-        if self._asking is None:
-            self._asking = share(self._ask_once())
-        return await asyncio.shield(self._asking)  # one waiter's cancellation is not the others'
-
-    async def _ask_once(self) -> T:
-        try:
-            return await self._ask()
-        except CallError as error:
-            pause = _FAILED_LOGIN_SECONDS if isinstance(error, TransientError) else _REFUSED_QUESTION_SECONDS
-            self._failure = (error, time.monotonic() + (error.retry_after_seconds or pause))
-            raise
-        finally:
-            self._asking = None
 
 
 class LoginLimit:
@@ -304,7 +162,7 @@ class TokenAuth(httpx.Auth):
         self._http = http
         self._limit = limit
         self._token: Token | None = None
-        self._login = _Inquiry(self._log_in)
+        self._login = SingleFlight(self._log_in)
         self._renewals: list[float] = []
         self._is_accepted = True
 
@@ -318,12 +176,12 @@ class TokenAuth(httpx.Auth):
         if response.status_code != httpx.codes.UNAUTHORIZED:
             self._is_accepted = True
 
-    async def find_place(self) -> Place:
+    async def find_endpoint(self) -> Endpoint:
         """Return where the project is, as the token says.
 
         Raises CallError if IAM can't be reached or refuses.
         """
-        return (await self.get_token()).place
+        return (await self.get_token()).endpoint
 
     async def get_token(self) -> Token:
         """Return a token that serves for a while yet.
@@ -351,7 +209,7 @@ class TokenAuth(httpx.Auth):
             TOKEN_REQUESTS.labels("denied" if isinstance(error, CredentialsError) else "error").inc()
             raise
         TOKEN_REQUESTS.labels("success").inc()
-        logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.place.project_id)
+        logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.endpoint.project_id)
         return self._token
 
     async def _request_token(self) -> Token:
@@ -377,29 +235,29 @@ class AccessKeyAuth(SignatureAuth):
         super().__init__(credentials.ak, credentials.sk or SecretStr(""), credentials.security_token)
         self._credentials = credentials
         self._http = http
-        self._search = _Inquiry(self._find_place)
-        self._place: Place | None = None
+        self._search = SingleFlight(self._find_endpoint)
+        self._endpoint: Endpoint | None = None
 
-    async def find_place(self) -> Place:
+    async def find_endpoint(self) -> Endpoint:
         """Return where the project is, as configured or as IAM says.
 
         Raises CallError if IAM can't be reached or refuses, or does not know the project.
         """
-        return self._place or await self._search.answer()
+        return self._endpoint or await self._search.answer()
 
-    async def _find_place(self) -> Place:
+    async def _find_endpoint(self) -> Endpoint:
         project = await self._find_project()
         headers = {PROJECT_HEADER: project.id}
         catalog = []
         if not self._credentials.as_endpoint:
             catalog = (await self._ask(_Catalog, "/auth/catalog", headers, _NO_CATALOG_ADVICE)).catalog
-        self._place = Place(project.id, _find_url(self._credentials, project, catalog), headers)
-        return self._place
+        self._endpoint = Endpoint(project.id, find_url(self._credentials, project, catalog), headers)
+        return self._endpoint
 
-    async def _find_project(self) -> _Project:
+    async def _find_project(self) -> Project:
         name = self._credentials.project_name
         if self._credentials.project_id:
-            return _Project(id=self._credentials.project_id, name=name)
+            return Project(id=self._credentials.project_id, name=name)
         path = f"/projects?{urlencode({'name': name})}"
         projects = (await self._ask(_Projects, path, {}, _NO_PROJECTS_ADVICE)).projects
         if len(projects) != 1:

@@ -23,10 +23,7 @@ from kubernetes.aio.client.exceptions import (
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.aio.watch import Watch
 
-from lifecyclehook_operator.credentials import Secret
-from lifecyclehook_operator.errors import GoneError, KubernetesError, StaleError
-from lifecyclehook_operator.events import Event
-from lifecyclehook_operator.resource import (
+from lifecyclehook_operator.api.v1alpha1 import (
     API_VERSION,
     CREATE_INTENT_ANNOTATION,
     FINALIZER,
@@ -37,6 +34,9 @@ from lifecyclehook_operator.resource import (
     VERSION,
     LifecycleHook,
 )
+from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
+from lifecyclehook_operator.kube.events import Event
+from lifecyclehook_operator.kube.secrets import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -218,11 +218,11 @@ class KubeClient:
             return self._core.list_namespaced_secret, (namespace,)
         return self._core.list_secret_for_all_namespaces, ()
 
-    async def hold_secret(self, namespace: str, name: str) -> Secret:
+    async def protect_secret(self, namespace: str, name: str) -> Secret:
         """Put our finalizer and label on a Secret, and return it."""
         return await self._patch_secret(namespace, name, {"finalizers": [FINALIZER], "labels": {IN_USE_LABEL: "true"}})
 
-    async def release_secret(self, namespace: str, name: str) -> None:
+    async def unprotect_secret(self, namespace: str, name: str) -> None:
         """Take our finalizer and label off a Secret, which may be gone already."""
         with suppress(GoneError):
             await self._patch_secret(

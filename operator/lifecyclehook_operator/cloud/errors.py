@@ -9,16 +9,17 @@ CallError                 a call to the cloud did not do what it should
 
 The class says what to do, the reason says why, for the Ready condition. Both come from the two tables below: the AS
 error code decides first (as_07_0102), then the HTTP status (the abnormal codes of the create page, and 429).
-
-KubernetesError           the API server refused a call or could not be reached
-└── StaleError            the object has changed: the next reconcile will see a newer one
-    └── GoneError         the object is gone
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+import httpx
 
 
 class Reason(StrEnum):
@@ -57,7 +58,7 @@ class CallError(Exception):
         code: str = "",
         request_id: str = "",
         retry_after_seconds: float | None = None,
-        may_have_been_done: bool = False,
+        outcome_unknown: bool = False,
         advice: str = "",
     ) -> None:
         """
@@ -69,7 +70,7 @@ class CallError(Exception):
             code: of the answer, such as AS.7038, if there was one.
             request_id: of the answer, if there was one.
             retry_after_seconds: how long the cloud asked us to wait.
-            may_have_been_done: the call was sent, and whether it took effect is not known.
+            outcome_unknown: the call was sent, and whether it took effect is not known.
             advice: what the user can do about it, where that is not what the reason says.
         """
         super().__init__(message)
@@ -80,11 +81,11 @@ class CallError(Exception):
         self.code = code
         self.request_id = request_id
         self.retry_after_seconds = retry_after_seconds
-        self.may_have_been_done = may_have_been_done
+        self.outcome_unknown = outcome_unknown
         self._advice = advice
 
     @property
-    def needs_human(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether nothing but a human can help, as the Stalled condition says."""
         return self.reason in _NEEDS_HUMAN
 
@@ -124,18 +125,6 @@ class UnexpectedError(CallError):
     """An answer that nobody has foreseen."""
 
     retry = "Slow"
-
-
-class KubernetesError(Exception):
-    """The API server refused a call or could not be reached."""
-
-
-class StaleError(KubernetesError):
-    """The object has changed since it was read, or is gone."""
-
-
-class GoneError(StaleError):
-    """The object is gone."""
 
 
 #: Codes of a refused create call after which the hook may be there all the same: its name is taken, or the group is
@@ -251,10 +240,106 @@ def find_missing_right(operation: str, code: str, message: str) -> str:
 _CLEANED_CHARACTERS = 2048
 
 
-def clean_text(text: str, limit: int = 256) -> str:
+def sanitize(text: str, limit: int = 256) -> str:
     """Return foreign text fit for a status: tags and control characters removed, cut to `limit` characters."""
     text = text[:_CLEANED_CHARACTERS]
     without_tags = re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
     printable = "".join(character if character.isprintable() else " " for character in without_tags)
     words = " ".join(printable.split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+#: The longest wait that a Retry-After is granted: a gateway that is out of order must not stop a hook for years.
+_RETRY_AFTER_LIMIT_SECONDS = 3600.0
+_REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
+#: A request that failed in one of these ways was never sent.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+
+
+@contextmanager
+def transport_errors(operation: str) -> Iterator[None]:
+    """Turn what httpx raises inside into a CallError that says whether the request may have taken effect."""
+    try:
+        yield
+    except httpx.InvalidURL as error:
+        raise CredentialsError(
+            Reason.CREDENTIALS_INVALID, f"the configured address is none: {error}", operation=operation
+        ) from error
+    except UnicodeError as error:  # no HTTPError: a header that is not ASCII, a host that is no IDNA
+        raise TransientError(
+            Reason.UNEXPECTED_RESPONSE,
+            "an answer of the cloud's leads to a request that can't be sent",
+            operation=operation,
+            outcome_unknown=True,
+        ) from error
+    except httpx.HTTPError as error:
+        raise TransientError(
+            Reason.CLOUD_UNAVAILABLE,
+            _describe(error),
+            operation=operation,
+            outcome_unknown=not isinstance(error, _NOT_SENT),
+        ) from error
+
+
+def _describe(error: httpx.HTTPError) -> str:
+    host = error.request.url.host
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer from {host} in time"
+    if isinstance(error, _NOT_SENT):
+        return f"cannot connect to {host}: {sanitize(str(error))}"
+    return f"the connection to {host} was lost before the answer was complete"
+
+
+def error_from_response(response: httpx.Response, operation: str) -> CallError:
+    """Return the error that an answer means, by its AS code, then by its HTTP status.
+
+    The body may be that of AS, of IAM or of a gateway (`error_code`, `error_msg`), HTML, or empty.
+    """
+    code, message, request_id = _read_error_body(response)
+    class_, reason = classify(response.status_code, code, operation)
+    return class_(
+        reason,
+        message or response.reason_phrase or "an empty answer",
+        operation=operation,
+        http_status=response.status_code,
+        code=code,
+        request_id=next(
+            (response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), request_id
+        ),
+        retry_after_seconds=_read_retry_after(response),
+        outcome_unknown=class_ is TransientError and response.status_code != httpx.codes.TOO_MANY_REQUESTS,
+    )
+
+
+def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
+    """Return code, message and request ID, each empty if the body has none."""
+    text = response.content.decode(errors="replace")  # `text` of httpx raises at some charsets that an answer may claim
+    try:
+        body: Any = response.json()
+    except (ValueError, RecursionError):
+        return "", sanitize(text), ""
+    if not isinstance(body, dict):
+        return "", sanitize(text), ""
+    if isinstance(inner := body.get("error"), dict):
+        code, message = inner.get("code"), inner.get("message")
+    else:
+        code, message = body.get("error_code"), body.get("error_msg")
+    return (
+        sanitize(code, 64) if isinstance(code, str) else "",  # IAM's code is but the HTTP status again
+        sanitize(str(message or text)),
+        sanitize(str(body.get("request_id") or ""), 64),
+    )
+
+
+def _read_retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds that Retry-After asks for, given as a number or as a date (RFC 9110), an hour at the most."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return min(float(value), _RETRY_AFTER_LIMIT_SECONDS)
+    try:
+        until = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if until.tzinfo is None:  # a date without a zone, or one with -0000, is in UTC
+        until = until.replace(tzinfo=UTC)
+    return min(max(0.0, (until - datetime.now(UTC)).total_seconds()), _RETRY_AFTER_LIMIT_SECONDS)

@@ -4,8 +4,8 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lifecyclehook_operator.errors import KubernetesError
-from lifecyclehook_operator.resource import LifecycleHook
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
+from lifecyclehook_operator.kube.errors import KubernetesError
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from lifecyclehook_operator.errors import KubernetesError
+from lifecyclehook_operator.kube.errors import KubernetesError
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The Kubernetes API: LifecycleHook, and the CRD generated from its model."""

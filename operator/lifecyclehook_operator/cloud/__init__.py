@@ -1,0 +1,1 @@
+"""The cloud: the AS API, IAM, credentials and errors. Nothing here knows Kubernetes."""

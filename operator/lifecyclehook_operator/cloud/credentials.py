@@ -1,0 +1,145 @@
+"""Who we are and where to call: read from a clouds.yaml in a Secret, or from the operator's own environment."""
+
+import re
+import ssl
+from ipaddress import ip_address
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+_LABEL = "[a-z0-9_-]{1,63}"
+_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
+#: No host in Punycode: httpx decodes it, which may fail.
+_NETWORK_LOCATION = re.compile(rf"(.*@)?((?!xn--){_NAME.pattern}|\[[0-9a-f:.]+\])(:[0-9]*)?", re.ASCII | re.IGNORECASE)
+_VISIBLE = re.compile("[!-~]*")
+
+
+def check_address(value: str) -> str:
+    """Return an address that requests can be sent to, as it is.
+
+    Raises ValueError, with a message that does not show it.
+    """
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    is_sendable = host and _NETWORK_LOCATION.fullmatch(parts.netloc) and _VISIBLE.fullmatch(value)
+    if not is_sendable or parts.scheme not in ("https", "http"):
+        raise ValueError("is not an address of the form https://host")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("must be https: only this very machine may be called without TLS")
+    return value
+
+
+def check_name(value: str) -> str:
+    """Return what can be a part of a host, of a path and of a header, as it is.
+
+    Raises ValueError, with a message that does not show it.
+    """
+    if not _NAME.fullmatch(value):
+        raise ValueError("may hold only letters, digits, - and _, at most 63 of them, and single dots in between")
+    return value
+
+
+def _check_header_value(value: str | SecretStr) -> str | SecretStr:
+    if not _VISIBLE.fullmatch(_reveal(value)):
+        raise ValueError("may hold only visible ASCII characters and no spaces")
+    return value
+
+
+def _reveal(value: str | SecretStr | None) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+
+
+_NonEmptySecret = Annotated[SecretStr, Field(min_length=1)]
+_Address = Annotated[str, AfterValidator(lambda value: value and check_address(value))]
+_Name = Annotated[str, AfterValidator(lambda value: value and check_name(value))]
+_HeaderValue = AfterValidator(_check_header_value)
+
+
+class Credentials(BaseModel):
+    """Who we are, the project to work in, and where IAM and AS are. Equal credentials share a token and connections.
+
+    Who we are is a user with a password, or an access key (ak, sk), which may be temporary (security_token). Where both
+    are there, the access key is used; of a user's ID and name, the ID.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    auth_url: _Address = ""
+    username: str = ""
+    user_id: str = ""
+    password: _NonEmptySecret | None = None
+    user_domain_name: str = ""
+    user_domain_id: str = ""
+    ak: Annotated[str, _HeaderValue] = ""
+    sk: _NonEmptySecret | None = None
+    security_token: Annotated[_NonEmptySecret, _HeaderValue] | None = None
+    project_name: str = ""
+    project_id: _Name = ""
+    project_domain_name: str = ""
+    project_domain_id: str = ""
+    region_name: _Name = ""
+    as_endpoint: _Address = ""
+    ca_certificates: str = Field(default="", repr=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        try:
+            _reveal(value).encode()
+        except UnicodeEncodeError:  # an escape may spell one half of a surrogate pair
+            raise ValueError("holds what is no character") from None
+        return value
+
+    @field_validator("ca_certificates")
+    @classmethod
+    def _holds_certificates(cls, value: str) -> str:
+        if value:
+            try:
+                ssl.create_default_context(cadata=value)
+            except (ssl.SSLError, ValueError):
+                raise ValueError("holds no certificate in PEM form") from None
+        return value
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        missing = []
+        if not self.auth_url:
+            missing.append("auth_url")
+        if self.ak or self.sk:
+            missing += [name for name in ("ak", "sk") if not getattr(self, name)]
+        else:
+            if not (self.username or self.user_id):
+                missing.append("username or user_id")
+            if not self.password:
+                missing.append("password")
+            if not (self.user_id or self.user_domain_name or self.user_domain_id):
+                missing.append("user_domain_name or user_domain_id")
+        if not (self.project_name or self.project_id):
+            missing.append("project_name or project_id")
+        if missing:
+            raise ValueError("; ".join(f"{name} is missing" for name in missing))
+        return self
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that these credentials lead to."""
+        return tuple(urlsplit(url).hostname or "" for url in (self.auth_url, self.as_endpoint) if url)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

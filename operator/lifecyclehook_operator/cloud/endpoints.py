@@ -1,0 +1,126 @@
+"""Where AS is: as configured, else from the catalog of IAM, else by region."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+
+from lifecyclehook_operator.cloud.credentials import Credentials, check_address, check_name
+from lifecyclehook_operator.cloud.errors import CredentialsError, Reason
+
+_AS_ROOT = "/autoscaling-api"
+_AS_PATH = f"{_AS_ROOT}/v1"
+#: Service types of the catalog under which AS is found. The address of `asv1` has the project, that of `as` has not.
+_AS_TYPES = ("asv1", "as")
+
+#: What is put in place of the project's ID in the addresses of a catalog.
+_PROJECT_ID_IN_URL = re.compile(r"[$%]\((?:tenant|project)_id\)s")
+_REGION = re.compile("[a-z]{2}-[a-z]{2}[0-9]*")
+_IAM_HOST = re.compile(rf"iam[a-z-]*\.({_REGION.pattern})\.(?:[a-z]+\.)?otc\.t-systems\.com")
+#: The domain that a region's hosts are in, where it is not the usual one.
+_DOMAINS = {"eu-ch2": "sc.otc.t-systems.com"}
+
+
+def _drop_malformed(model: type[BaseModel]) -> BeforeValidator:
+    """Return what drops from a list the entries that are not as documented: they are other services', not ours."""
+
+    def parse_each(values: object) -> list[BaseModel]:
+        parsed = []
+        for value in values if isinstance(values, list) else ():
+            try:
+                parsed.append(model.model_validate(value))
+            except ValidationError:
+                continue
+        return parsed
+
+    return BeforeValidator(parse_each)
+
+
+class _CatalogEndpoint(BaseModel):
+    interface: str
+    region: str | None = None
+    url: str
+
+
+class _Service(BaseModel):
+    type: str
+    endpoints: Annotated[list[_CatalogEndpoint], _drop_malformed(_CatalogEndpoint)] = []
+
+
+Services = Annotated[list[_Service], _drop_malformed(_Service)]
+
+
+class Project(BaseModel):
+    id: Annotated[str, AfterValidator(check_name)]
+    name: str
+
+    @property
+    def region(self) -> str:
+        """A project is named after its region: eu-de, or eu-de_something. Empty if it is named otherwise."""
+        region = self.name.partition("_")[0]
+        return region if _REGION.fullmatch(region) else ""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the AS API of a project is, without a slash at its end, and what to send with each request."""
+
+    project_id: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_url(credentials: Credentials, project: Project, catalog: list[_Service]) -> str:
+    """Return where AS is: as configured, else as the catalog says for the region, else by region.
+
+    The region is the one asked for, else the project's, else that of IAM. Raises CredentialsError if nothing tells it,
+    or if what is found is no address that can be called.
+    """
+    region = credentials.region_name or project.region or _find_region(credentials.auth_url)
+    base = credentials.as_endpoint or _find_in_catalog(catalog, region)
+    if not base:
+        if not region:
+            raise CredentialsError(
+                Reason.CREDENTIALS_INVALID,
+                "region_name is missing: neither project_name nor auth_url tells the region",
+                operation="authenticate",
+            )
+        base = f"https://as.{region}.{_DOMAINS.get(region, 'otc.t-systems.com')}"
+    base = _PROJECT_ID_IN_URL.sub(project.id, base.rstrip("/"))
+    if f"{_AS_PATH}/" not in base:  # else the project is in it already
+        base = f"{base.partition(_AS_ROOT)[0]}{_AS_PATH}/{project.id}"
+    try:
+        return check_address(base)
+    except ValueError as error:
+        raise CredentialsError(
+            Reason.CREDENTIALS_INVALID,
+            f"the address of AS, as found for region {region!r}, {error}",
+            operation="authenticate",
+        ) from None
+
+
+def _find_in_catalog(catalog: list[_Service], region: str) -> str:
+    """Return the address of AS in a region, empty if there is none; with no region, of the only one that there is.
+
+    Of several, one of API v1 goes before others, for the service type `as` may lead to any.
+    """
+    found = [
+        (service.type, endpoint)
+        for service in catalog
+        if service.type in _AS_TYPES
+        for endpoint in service.endpoints
+        if endpoint.interface == "public" and region in ("", endpoint.region)
+    ]
+    if len({endpoint.region for _, endpoint in found}) != 1:
+        return ""
+    _, best = min(found, key=lambda each: (f"{_AS_PATH}/" not in f"{each[1].url}/", _AS_TYPES.index(each[0])))
+    return best.url
+
+
+def _find_region(auth_url: str) -> str:
+    """Return the region of an IAM of this cloud, empty if the address does not tell it."""
+    found = _IAM_HOST.fullmatch(urlsplit(auth_url).hostname or "")
+    return found[1] if found else ""

@@ -1,0 +1,166 @@
+"""Who calls which project: from an object to credentials to a shared AS client, as the admin's policy allows."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
+
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook, LifecycleHookSpec
+from lifecyclehook_operator.cloud.auth import LoginLimits
+from lifecyclehook_operator.cloud.client import AutoScalingClient
+from lifecyclehook_operator.cloud.clouds_yaml import read_secret
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import (
+    CredentialsError,
+    Reason,
+)
+from lifecyclehook_operator.cloud.singleflight import share
+from lifecyclehook_operator.kube.secrets import Secret, SecretStore
+
+#: After how long without use a project's connections are closed; longer than any resync interval that makes sense.
+_UNUSED_SECONDS = 6 * 3600
+
+
+class ClientCache:
+    """The clients in use: objects with the same credentials share one, and so its token and connections."""
+
+    def __init__(self, *, timeout_seconds: float, concurrency: int) -> None:
+        """Take what each AutoScalingClient takes."""
+        self._timeout_seconds = timeout_seconds
+        self._concurrency = concurrency
+        self._login_limits = LoginLimits()
+        self._clients: dict[Credentials, AutoScalingClient] = {}
+
+    def get(self, credentials: Credentials) -> AutoScalingClient:
+        """Return the client of the project that these credentials are for."""
+        if credentials not in self._clients:
+            self._close_unused()
+            self._clients[credentials] = AutoScalingClient(
+                credentials,
+                timeout_seconds=self._timeout_seconds,
+                concurrency=self._concurrency,
+                login_limits=self._login_limits,
+            )
+        client = self._clients[credentials]
+        client.used_at = time.monotonic()
+        return client
+
+    def _close_unused(self) -> None:
+        """Close what has not been used for long: the credentials have changed, or nothing needs them any more."""
+        long_ago = time.monotonic() - _UNUSED_SECONDS
+        for credentials, client in list(self._clients.items()):
+            if client.used_at < long_ago:
+                del self._clients[credentials]
+                share(client.aclose())
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.aclose()
+
+
+@dataclass(frozen=True)
+class CredentialsPolicy:
+    """What a cluster admin lets resources do; all are globs."""
+
+    #: Namespaces whose resources may use the operator's own credentials.
+    own_credentials_namespaces: tuple[str, ...]
+    #: Hosts that credentials may lead to, beside those of the operator's own.
+    hosts: tuple[str, ...]
+
+
+class ClientResolver:
+    """Finds the client of an object: by the Secret that it refers to, or with the operator's own credentials."""
+
+    def __init__(
+        self,
+        secrets: SecretStore,
+        clients: ClientCache,
+        own_credentials: Credentials | CredentialsError | None,
+        rules: CredentialsPolicy,
+    ) -> None:
+        """Take the operator's own credentials, or why they can't be used, for resources that refer to no Secret."""
+        self._secrets = secrets
+        self._clients = clients
+        self._own_credentials = own_credentials
+        self._own_namespaces = rules.own_credentials_namespaces
+        self._hosts = (
+            *map(str.lower, rules.hosts),  # as urlsplit gives a host
+            *(own_credentials.hosts if isinstance(own_credentials, Credentials) else ()),
+        )
+
+    async def resolve(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> AutoScalingClient:
+        """Return the client to call AS with; a Secret that is needed for it stays until it is released.
+
+        Raises CredentialsError if there are no credentials, if they are malformed or refused, or if they are for
+        another project than the hook lives in, another CallError if IAM can't be asked, and KubernetesError.
+        """
+        credentials = await self._find_credentials(resource, spec)
+        self._check_hosts(credentials.hosts)  # before a byte is sent
+        client = self._clients.get(credentials)
+        endpoint = await client.find_endpoint()
+        self._check_hosts([urlsplit(endpoint.url).hostname or ""])
+        project_id = endpoint.project_id
+        if resource.status.project_id not in ("", project_id):
+            raise _error(
+                Reason.CREDENTIALS_INVALID,
+                f"the credentials are for project {project_id}, but the hook lives in {resource.status.project_id}",
+            )
+        return client
+
+    def is_secret_being_deleted(self, resource: LifecycleHook) -> bool | None:
+        """Return whether the Secret of a resource is being deleted, as far as that is known without a call."""
+        return self._secrets.is_being_deleted(resource.secret) if resource.secret else None
+
+    async def _find_credentials(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> Credentials:
+        reference = spec.credentials_ref
+        if reference is None:
+            if self._own_credentials is None:
+                raise _error(
+                    Reason.CREDENTIALS_NOT_FOUND,
+                    "spec.credentialsRef names no Secret, and the operator has no credentials of its own",
+                )
+            if not _matches(resource.namespace, self._own_namespaces):
+                raise _error(
+                    Reason.CREDENTIALS_NOT_FOUND,
+                    f"spec.credentialsRef names no Secret, and the namespace {resource.namespace} is none of "
+                    "--default-credentials-namespaces, which may use the operator's own credentials",
+                )
+            if isinstance(self._own_credentials, CredentialsError):
+                raise _error(
+                    self._own_credentials.reason, f"the operator's own credentials: {self._own_credentials.message}"
+                )
+            return self._own_credentials
+        key = (resource.namespace, reference.secret_name)
+        source = f"Secret {'/'.join(key)}"
+        secret = await self._secrets.get(key, protect=not resource.is_deleting)
+        if secret is None:
+            raise _error(Reason.CREDENTIALS_NOT_FOUND, f"{source} does not exist")
+        return read_credentials(secret, reference.cloud_name, source)
+
+    def _check_hosts(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if not _matches(host, self._hosts):
+                raise _error(Reason.CREDENTIALS_INVALID, f"the host {host} is none of --allowed-endpoints")
+
+
+def read_credentials(secret: Secret, cloud_name: str, source: str) -> Credentials:
+    """Return the credentials of a cloud, read once per version of the Secret. Raises CredentialsError."""
+    if cloud_name not in secret.parsed:
+        try:
+            secret.parsed[cloud_name] = read_secret(secret.content, cloud_name, source)
+        except CredentialsError as error:
+            secret.parsed[cloud_name] = error.message
+    read: Credentials | str = secret.parsed[cloud_name]
+    if isinstance(read, str):
+        raise _error(Reason.CREDENTIALS_INVALID, read)
+    return read
+
+
+def _matches(value: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(value, pattern) for pattern in patterns)
+
+
+def _error(reason: Reason, message: str) -> CredentialsError:
+    return CredentialsError(reason, message, operation="authenticate")
