@@ -1,5 +1,7 @@
 """Somebody takes from the object what the operator has written there, and the hook stays known for what it is."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -99,3 +101,29 @@ def test_a_live_resource_gets_its_finalizer_back_at_once(workspace: Workspace, d
     workspace.delete()
     workspace.wait_gone()
     assert workspace.cloud.hooks(workspace.group_id) == []
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Retain"])
+def test_a_resource_that_is_deleted_right_after_it_lost_its_finalizer_leaves_no_orphan(
+    workspace: Workspace, operator: OperatorProcess, policy: str
+) -> None:
+    workspace.create(deletionPolicy=policy)
+    workspace.wait_ready()
+    workspace.create("witness", lifecycleHookName="witness")
+    workspace.wait_ready("witness")
+    os.kill(operator.pid, signal.SIGSTOP)
+    try:
+        workspace.patch("hook", {"metadata": {"finalizers": None}})
+        workspace.delete()
+        assert workspace.get() is None
+    finally:
+        os.kill(operator.pid, signal.SIGCONT)
+    left = ["hook", "witness"] if policy == "Retain" else ["witness"]
+
+    def hooks() -> list[str]:
+        return sorted(hook["lifecycle_hook_name"] for hook in workspace.cloud.hooks(workspace.group_id))
+
+    eventually("its hook is as its policy has it", lambda: hooks() == left)
+    workspace.patch("witness", {"spec": {"defaultTimeout": 61}})
+    workspace.wait_ready("witness")
+    assert hooks() == left

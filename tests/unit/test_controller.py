@@ -40,6 +40,9 @@ class Reconciler:
         steps = self.steps.get(obj.uid)
         return await steps.pop(0)(obj) if steps else (obj, NEVER)
 
+    async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
+        """Find nothing to clean up."""
+
     def versions(self, uid: str = "a") -> list[int]:
         return [version for each, version in self.seen if each == uid]
 

@@ -88,6 +88,8 @@ class Controller:
         """Take what a watch shows of an object; what comes from a list has no type."""
         self._is_relisted |= event_type is None
         if event_type == "DELETED" or obj.is_finalized:
+            if not obj.is_deleting:  # nothing held it: it had lost our finalizer, or not got it yet
+                await self._reconciler.clean_up(obj, self._states.get(obj.uid) or self._reconciler.begin(obj)[0])
             self._forget(obj.uid)
         else:
             before = self.cache.get(obj.uid)

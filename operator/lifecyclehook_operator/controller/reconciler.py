@@ -139,13 +139,20 @@ class Reconciler:
                 await record_event(self.kubernetes, obj, event)
         return obj
 
+    async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
+        """Delete the hook of an object that was deleted while it had no finalizer. Raises KubernetesError."""
+        async with self._locks.setdefault(obj.hook_key, asyncio.Lock()):
+            if not list(self.find_claimants(obj)):  # else it is theirs to adopt, or to report
+                await self._clean_up(obj, state)
+
     async def _clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
         """Delete the hook of an object that went past our finalizer.
 
         The API server lets a deletion through that meets the finalizer on its way, and anybody may take that off.
         """
-        there = [found.uid async for found in self.kubernetes.list_hooks(obj.namespace, obj.name)]
-        if obj.uid in there or not state.fingerprints:
+        if not (state.fingerprints or obj.status.lifecycle_hook):
+            return
+        if obj.uid in [found.uid async for found in self.kubernetes.list_hooks(obj.namespace, obj.name)]:
             return
         report = await self._sync(obj.as_deleted(), state, now())
         state.fingerprints = ()
