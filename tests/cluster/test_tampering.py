@@ -2,21 +2,12 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.controlplane import ControlPlane
 from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
 from tests.workspace import Workspace, ready
-
-
-@pytest.fixture
-def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
-    """An operator that does not resync while a test runs."""
-    with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast) as process:
-        yield process
 
 
 def wipe_status(workspace: Workspace) -> None:
