@@ -105,16 +105,16 @@ class Manager:
         """Wait until this process leads, and end it as soon as it does not any more."""
         elector = LeaderElector((await self._connect()).api, self._options.lease_namespace)
         self._is_standby = True
+        self._stack.push_async_callback(elector.release)  # once the calls at work have ended, if we lead by then
         await elector.acquire()
         self._is_standby = False
         renewal = asyncio.create_task(_exit_after(elector))
 
-        async def give_up() -> None:  # once the calls at work have ended
+        async def stop_renewal() -> None:
             renewal.cancel()
             await asyncio.wait([renewal])
-            await elector.release()
 
-        self._stack.push_async_callback(give_up)
+        self._stack.push_async_callback(stop_renewal)
 
     async def _listen(self) -> None:
         options = self._options

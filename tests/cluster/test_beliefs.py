@@ -234,3 +234,27 @@ def writes_refused(workspace: Workspace) -> list[dict[str, Any]]:
         for event in events
         if event["responseStatus"]["code"] == 422 and "lifecyclehook-operator" in event["user"]["username"]
     ]
+
+
+def test_a_hook_known_by_its_fingerprint_stays_named_when_its_first_change_fails(
+    workspace: Workspace, refuse_changes: Callable[[str, str, list[str]], Callable[[], None]]
+) -> None:
+    workspace.cloud.fault("create", group_id=workspace.group_id, stage="after", status=504, hold=True)
+    (fault,) = workspace.cloud.faults()
+    workspace.create()
+    workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
+    status = '{"status": {"projectId": "x"}}'
+    lift = refuse_changes(
+        "as.otc.t-systems.com",
+        "lifecyclehooks/status",
+        ["patch", "lifecyclehook", "hook", "--subresource=status", "--type=merge", "-p", status],
+    )
+    workspace.cloud.release(fault["id"])
+    eventually("the status is refused", lambda: writes_refused(workspace))
+    workspace.cloud.fault("modify", group_id=workspace.group_id, stage="before", status=503, count=None)
+    workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
+    lift()
+    body = workspace.wait_reason("CloudUnavailable")
+    assert body["status"]["lifecycleHook"]["lifecycleHookName"] == "hook"
+    workspace.cloud.clear_faults()
+    workspace.wait_ready()

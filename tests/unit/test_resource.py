@@ -273,3 +273,15 @@ def test_who_has_the_hook_comes_before_who_is_older_and_the_older_before_the_you
 
 def test_what_an_older_crd_let_pass_can_be_asked_all_the_same() -> None:
     assert make_resource("hook-a", spec={}).hook_key == ("", "hook-a")
+
+
+def test_a_status_that_another_version_has_written_is_read_as_far_as_it_can_be() -> None:
+    status = {
+        "projectId": "p",
+        "scalingGroupId": "g",
+        "error": {"retry": "Sometimes"},
+        "conditions": [{"type": "Ready"}],
+    }
+    resource = make_resource(status=status)
+    assert (resource.status.project_id, resource.status.scaling_group_id) == ("p", "g")
+    assert (resource.status.error, resource.status.conditions) == (None, ())

@@ -262,7 +262,7 @@ class LifecycleHook:
             self.is_force_released,
             annotations.get(RECONCILE_AT_ANNOTATION),
         )
-        self.status = LifecycleHookStatus.model_validate(body.get("status", {}))
+        self.status = _read_status(body.get("status", {}))
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -351,6 +351,15 @@ class LifecycleHook:
         """Return a fingerprint of the call that creates this very object's hook with these fields."""
         content = json.dumps({"uid": self.uid, **hook_fields}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:32]
+
+
+def _read_status(content: Mapping[str, Any]) -> LifecycleHookStatus:
+    """Return a status, without the fields that can't be read: another version of the operator may have written them."""
+    try:
+        return LifecycleHookStatus.model_validate(content)
+    except ValidationError as error:
+        odd = {details["loc"][0] for details in error.errors()}
+        return LifecycleHookStatus.model_validate({key: value for key, value in content.items() if key not in odd})
 
 
 def _strip(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -88,8 +88,7 @@ class Controller:
         """Take what a watch shows of an object; what comes from a list has no type."""
         self._is_relisted |= event_type is None
         if event_type == "DELETED" or obj.is_finalized:
-            if not obj.is_deleting:  # nothing held it: it had lost our finalizer, or not got it yet
-                await self._reconciler.clean_up(obj, self._states.get(obj.uid) or self._reconciler.begin(obj)[0])
+            await self._clean_up(obj)
             self._forget(obj.uid)
         else:
             before = self.cache.get(obj.uid)
@@ -100,6 +99,17 @@ class Controller:
             elif before is not None and asks_for_reconcile(before, after):
                 self._request(obj.uid)
         await self._release_unused_secrets(obj.namespace)
+
+    async def _clean_up(self, obj: LifecycleHook) -> None:
+        """Clean up after an object whose deletion nothing held back: it had lost our finalizer, or not got it yet."""
+        before = self.cache.get(obj.uid)
+        was_held = before is None or (before.is_deleting and before.has_finalizer)
+        if obj.is_deleting and was_held:
+            return
+        try:
+            await self._reconciler.clean_up(obj, self._states.get(obj.uid) or self._reconciler.begin(obj)[0])
+        except KubernetesError as error:
+            logger.error("%s: the object is gone, and its hook may stay in AS: %s", obj.label, error)  # noqa: TRY400
 
     async def on_secret(self, key: Key, secret: Secret | None, event_type: str | None) -> None:
         """Take what a watch shows of a Secret with our label, None if it is gone or has lost the label.
@@ -113,7 +123,12 @@ class Controller:
         if self.secrets.update(key, secret):
             self._retry(users)
         if key not in self.secrets.protected() and users:
-            await self.secrets.get(key, protect=True)
+            try:
+                await self.secrets.get(key, protect=True)
+            except KubernetesError as error:  # a reconcile protects it, too, and is tried again
+                logger.warning("Failed to protect Secret %s/%s: %s", *key, error)
+                for uid in users:
+                    self._queue.add(uid)
         if self.secrets.is_being_deleted(key) != was_being_deleted:
             for uid in users:
                 self._queue.add(uid)

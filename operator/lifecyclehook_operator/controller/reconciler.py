@@ -94,7 +94,8 @@ class Reconciler:
                     obj = await self._restore_finalizer(obj, state)
                     if report is None or report.trigger != obj.trigger or report.requeue_at <= now():
                         state.report = None
-                        report = state.report = await self._sync(obj, state, due_at)
+                        obj, report = await self._sync(obj, state, due_at)
+                        state.report = report
                     obj = await self._write(obj, report.outcome)
                 except GoneError:
                     await self._clean_up(obj, state)
@@ -110,16 +111,17 @@ class Reconciler:
             return obj
         return await self.kubernetes.add_finalizer(obj, state.fingerprints)
 
-    async def _sync(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> Report:
-        """Bring AS nearer to what is wanted: the only caller of AS."""
+    async def _sync(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> tuple[LifecycleHook, Report]:
+        """Bring AS nearer to what is wanted: the only caller of AS. Returns the object as it then is."""
+        sync = _Sync(self, obj, state, due_at)
         try:
-            outcome = await _Sync(self, obj, state, due_at).run()
+            outcome = await sync.run()
         except CallError as error:
             state.failures += 1
-            return Report(obj.trigger, Failed(error), self.timing.next_retry(error, state.failures))
+            return sync.obj, Report(obj.trigger, Failed(error), self.timing.next_retry(error, state.failures))
         state.failures = 0
         requeue_at = NEVER if isinstance(outcome, Released) else self.timing.next_resync(obj.hook_key[0])
-        return Report(obj.trigger, outcome, requeue_at)
+        return sync.obj, Report(obj.trigger, outcome, requeue_at)
 
     async def _write(self, obj: LifecycleHook, outcome: Outcome) -> LifecycleHook:
         """Take off the finalizer, or write the status if it changes, and publish an Event of what is new."""
@@ -152,9 +154,10 @@ class Reconciler:
         """
         if not (state.fingerprints or obj.status.lifecycle_hook):
             return
-        if obj.uid in [found.uid async for found in self.kubernetes.list_hooks(obj.namespace, obj.name)]:
+        there = [found.uid async for found in self.kubernetes.list_hooks(obj.namespace, obj.name)]
+        if obj.uid in there and not obj.is_deleting:
             return
-        report = await self._sync(obj.as_deleted(), state, now())
+        _, report = await self._sync(obj.as_deleted(), state, now())
         state.fingerprints = ()
         if isinstance(report.outcome, Failed):
             logger.error("%s: the object is gone, and its hook stays in AS: %s", obj.label, report.outcome.error)
