@@ -236,10 +236,11 @@ def writes_refused(workspace: Workspace) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.usefixtures("operator")
 def test_a_hook_known_by_its_fingerprint_stays_named_when_its_first_change_fails(
     workspace: Workspace, refuse_changes: Callable[[str, str, list[str]], Callable[[], None]]
 ) -> None:
-    workspace.cloud.fault("create", group_id=workspace.group_id, stage="after", status=504, hold=True)
+    workspace.cloud.fault("create", group_id=workspace.group_id, hold=True)
     (fault,) = workspace.cloud.faults()
     workspace.create()
     workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
