@@ -208,6 +208,18 @@ def test_a_cloud_that_asks_for_patience_gets_it_though_the_status_cannot_be_writ
     workspace: Workspace, refuse_changes: Callable[[str, str, list[str]], Callable[[], None]]
 ) -> None:
     workspace.cloud.fault("create", group_id=workspace.group_id, status=429, headers={"Retry-After": "600"}, hold=True)
+    lift = create_while_the_status_is_refused(workspace, refuse_changes)
+    refused = 2
+    eventually("the status is refused", lambda: len(writes_refused(workspace)) >= refused)
+    lift()
+    workspace.wait_reason("Throttled")
+    assert len(workspace.cloud.requests("create", workspace.group_id)) == 1
+
+
+def create_while_the_status_is_refused(
+    workspace: Workspace, refuse_changes: Callable[[str, str, list[str]], Callable[[], None]]
+) -> Callable[[], None]:
+    """Create a resource whose create call is held until its status can't be written; return what ends the refusal."""
     (fault,) = workspace.cloud.faults()
     workspace.create()
     workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
@@ -218,11 +230,7 @@ def test_a_cloud_that_asks_for_patience_gets_it_though_the_status_cannot_be_writ
         ["patch", "lifecyclehook", "hook", "--subresource=status", "--type=merge", "-p", status],
     )
     workspace.cloud.release(fault["id"])
-    refused = 2
-    eventually("the status is refused", lambda: len(writes_refused(workspace)) >= refused)
-    lift()
-    workspace.wait_reason("Throttled")
-    assert len(workspace.cloud.requests("create", workspace.group_id)) == 1
+    return lift
 
 
 def writes_refused(workspace: Workspace) -> list[dict[str, Any]]:
@@ -241,16 +249,7 @@ def test_a_hook_known_by_its_fingerprint_stays_named_when_its_first_change_fails
     workspace: Workspace, refuse_changes: Callable[[str, str, list[str]], Callable[[], None]]
 ) -> None:
     workspace.cloud.fault("create", group_id=workspace.group_id, hold=True)
-    (fault,) = workspace.cloud.faults()
-    workspace.create()
-    workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
-    status = '{"status": {"projectId": "x"}}'
-    lift = refuse_changes(
-        "as.otc.t-systems.com",
-        "lifecyclehooks/status",
-        ["patch", "lifecyclehook", "hook", "--subresource=status", "--type=merge", "-p", status],
-    )
-    workspace.cloud.release(fault["id"])
+    lift = create_while_the_status_is_refused(workspace, refuse_changes)
     eventually("the status is refused", lambda: writes_refused(workspace))
     workspace.cloud.fault("modify", group_id=workspace.group_id, stage="before", status=503, count=None)
     workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
