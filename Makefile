@@ -32,10 +32,10 @@ e2e: $(VENV)/.installed  ## Try everything on KUBECONFIG's cluster (IMAGE=, OLD_
 	    $(if $(OLD_IMAGE),--old-image="$(OLD_IMAGE)") $(if $(CONTEXT),--context="$(CONTEXT)")
 
 simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its own.
-	@exec $(BIN)/python -m tests.simulator $(ARGS)
+	@exec $(BIN)/python -m tests.support.simulator $(ARGS)
 
 controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache (KUBERNETES=1.31: of that version).
-	@exec $(BIN)/python -m tests.controlplane build
+	@exec $(BIN)/python -m tests.support.controlplane build
 
 generate: $(VENV)/.installed  ## Write crds/ from the model, and deploy/install.yaml from deploy/base.
 	@$(BIN)/lifecyclehook-operator crd > crds/lifecyclehooks.yaml

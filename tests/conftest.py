@@ -5,10 +5,10 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.controlplane import BinariesNotFoundError, ControlPlane, find_or_make_binaries
-from tests.harness import OperatorProcess, install, log_tail
-from tests.simulator import Simulator, run_simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import BinariesNotFoundError, ControlPlane, find_or_make_binaries
+from tests.support.harness import OperatorProcess, install, log_tail
+from tests.support.simulator import Simulator, run_simulator
+from tests.support.workspace import Workspace
 
 #: Short enough not to wait for, long enough to tell a slow retry from a fast one. No call fails for being slow.
 TIMING = {
@@ -92,6 +92,19 @@ def cloud(cluster: ControlPlane) -> Iterator[Simulator]:
         yield simulator
         for log in cluster.work_dir.glob("*.log"):
             assert simulator.find_secrets(log.read_text(errors="replace")) == [], f"{log.name} holds secrets"
+
+
+@pytest.fixture(scope="session")
+def running_simulator() -> Iterator[Simulator]:
+    with run_simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def simulator(running_simulator: Simulator) -> Simulator:
+    """A simulated cloud without a cluster, as good as new."""
+    running_simulator.reset()
+    return running_simulator
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ from typing import Any
 
 import aiohttp
 
-from tests.controlplane import BinariesNotFoundError, ControlPlane, ControlPlaneError
-from tests.harness import OPERATOR, OperatorProcess, eventually, install, log_tail
-from tests.simulator import Simulator, run_simulator
-from tests.workspace import PLURAL
+from tests.support.controlplane import BinariesNotFoundError, ControlPlane, ControlPlaneError
+from tests.support.harness import OPERATOR, OperatorProcess, eventually, install, log_tail
+from tests.support.simulator import Simulator, run_simulator
+from tests.support.workspace import PLURAL
 
 from .load import Load
 from .usage import Usage, wait_until_quiet

@@ -12,8 +12,8 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
-from tests.controlplane import ControlPlane
-from tests.workspace import ADDRESS, API_VERSION, PLURAL, is_ready
+from tests.support.controlplane import ControlPlane
+from tests.support.workspace import ADDRESS, API_VERSION, PLURAL, is_ready
 
 #: How many create requests are under way at a time; more only makes the API server slower.
 CREATORS = 32

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.controlplane import ControlPlane
+from tests.support.controlplane import ControlPlane
 
 
 def test_it_prints_its_figures_and_finds_the_counts_right(control_plane: ControlPlane) -> None:

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
-from tests.harness import eventually
-from tests.workspace import Workspace
+from tests.support.harness import eventually
+from tests.support.workspace import Workspace
 
 _GROUP = "admissionregistration.k8s.io"
 _MESSAGE = "nothing is changed here"

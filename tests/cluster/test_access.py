@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess
-from tests.simulator import Simulator, run_simulator
-from tests.workspace import Workspace, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess
+from tests.support.simulator import Simulator, run_simulator
+from tests.support.workspace import Workspace, ready
 
 
 def test_only_some_namespaces_may_use_the_operators_own_credentials(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.workspace import Workspace, ready
+from tests.support.workspace import Workspace, ready
 
 pytestmark = pytest.mark.usefixtures("operator")
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, ready
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.workspace import Workspace, ready
+from tests.support.workspace import Workspace, ready
 
 pytestmark = pytest.mark.usefixtures("operator")
 

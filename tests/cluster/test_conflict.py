@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace, condition, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, condition, ready
 
 pytestmark = pytest.mark.usefixtures("operator")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.harness import RESPONSE_FIELDS, eventually
-from tests.workspace import Workspace, condition, ready
+from tests.support.harness import RESPONSE_FIELDS, eventually
+from tests.support.workspace import Workspace, condition, ready
 
 pytestmark = pytest.mark.usefixtures("operator")
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.controlplane import ControlPlane, free_ports
-from tests.harness import OperatorProcess
-from tests.workspace import Workspace, condition, ready
+from tests.support.controlplane import ControlPlane, free_ports
+from tests.support.harness import OperatorProcess
+from tests.support.workspace import Workspace, condition, ready
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually, rounds
-from tests.simulator import Simulator
-from tests.workspace import Workspace, is_ready, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually, rounds
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, is_ready, ready
 
 RESYNC_SECONDS = 2
 

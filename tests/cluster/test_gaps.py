@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 NEVER_AGAIN = {"slow_retry_min_seconds": 600, "slow_retry_max_seconds": 600}
 

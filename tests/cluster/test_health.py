@@ -5,10 +5,10 @@ import signal
 
 import httpx
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 
 def test_while_the_api_server_hangs_the_operator_lives_but_is_not_ready(

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.controlplane import ControlPlane, free_ports
-from tests.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane, free_ports
+from tests.support.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
 from tests.lives.scenario import Step, make_life
 from tests.lives.verdict import summarize
 from tests.lives.world import GROUPS, play_calmly
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 LIVES = int(os.environ.get("REAL_LIVES", "3"))
 MOST_RESOURCES = 3

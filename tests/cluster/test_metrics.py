@@ -6,10 +6,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.controlplane import ControlPlane, free_ports
-from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane, free_ports
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 
 class Scrape:

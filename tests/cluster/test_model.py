@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually, log_tail
-from tests.simulator import Simulator
-from tests.workspace import Workspace, is_ready, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually, log_tail
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, is_ready, ready
 
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 HOOKS_PER_GROUP = 5

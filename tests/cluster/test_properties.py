@@ -11,8 +11,8 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import UnprocessableEntityException
 
 from lifecyclehook_operator.api.v1alpha1 import InvalidResourceError, LifecycleHook, LifecycleHookSpec
-from tests.controlplane import ControlPlane
-from tests.workspace import ADDRESS, API_VERSION, PLURAL
+from tests.support.controlplane import ControlPlane
+from tests.support.workspace import ADDRESS, API_VERSION, PLURAL
 
 #: The specs that a session tries: as many as take some seconds, the same ones each time where CI=true.
 SETTINGS = settings(max_examples=200, derandomize=os.environ.get("CI") == "true")

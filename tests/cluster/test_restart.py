@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OPERATOR, OperatorProcess, eventually, rounds
-from tests.simulator import Simulator
-from tests.workspace import Workspace, is_ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OPERATOR, OperatorProcess, eventually, rounds
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, is_ready
 
 HOOKS = 1000
 HOOKS_PER_GROUP = 5

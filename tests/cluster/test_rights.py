@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.workspace import Workspace, condition, ready
+from tests.support.workspace import Workspace, condition, ready
 
 ALL = {
     "as:lifecycleHooks:create",

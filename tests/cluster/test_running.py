@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.controlplane import ControlPlane, free_ports, start_process, stop_process
-from tests.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane, free_ports, start_process, stop_process
+from tests.support.harness import DEPLOY, OPERATOR, OperatorProcess, eventually, install
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 BIN = Path(sys.executable).parent
 

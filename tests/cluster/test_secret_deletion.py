@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import OperatorProcess, eventually
-from tests.workspace import Workspace, ready
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.workspace import Workspace, ready
 
 NOTE = "is being deleted, but stays until no LifecycleHook needs it"
 #: As deploy/README.md has it.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.harness import OperatorProcess, eventually
-from tests.workspace import Workspace, ready
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.workspace import Workspace, ready
 
 
 def wipe_status(workspace: Workspace) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.controlplane import ControlPlane
-from tests.harness import CRD
-from tests.workspace import API_VERSION, Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import CRD
+from tests.support.workspace import API_VERSION, Workspace
 
 CRD_FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
 NAME_PATTERN = "should match '^[A-Za-z0-9_-]{1,32}$'"

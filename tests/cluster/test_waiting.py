@@ -6,10 +6,10 @@ from email.utils import format_datetime, parsedate_to_datetime
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess
-from tests.simulator import Simulator
-from tests.workspace import Workspace, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, ready
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from lifecyclehook_operator.api.v1alpha1 import Hook
 from lifecyclehook_operator.cloud.client import AutoScalingClient, Listing
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import CallError, TransientError, UnexpectedError, WaitingError
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
 DEADLINE_SECONDS = 20
 ANSWER = {

@@ -21,7 +21,7 @@ from lifecyclehook_operator.cloud.errors import (
     WaitingError,
 )
 from lifecyclehook_operator.controller.clients import ClientCache
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
 DEADLINE_SECONDS = 20
 TOKEN = {"X-Subject-Token": "a-token-made-up-on-request"}

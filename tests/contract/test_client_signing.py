@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import CredentialsError, WaitingError
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
 FIELDS = {
     "lifecycle_hook_type": "INSTANCE_LAUNCHING",

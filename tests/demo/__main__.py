@@ -10,8 +10,8 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
-from tests.controlplane import BinariesNotFoundError, ControlPlaneError
-from tests.harness import DEPLOY, OPERATOR, RESPONSE_FIELDS, eventually
+from tests.support.controlplane import BinariesNotFoundError, ControlPlaneError
+from tests.support.harness import DEPLOY, OPERATOR, RESPONSE_FIELDS, eventually
 
 from .scene import ABSENT_TOPIC_URN, FAILURES, GROUP_ID, SAMPLES, Scene, UnexpectedError, set_scene
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.controlplane import ControlPlane
-from tests.harness import DEPLOY, OperatorProcess, install, log_tail
-from tests.simulator import Simulator, run_simulator
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import DEPLOY, OperatorProcess, install, log_tail
+from tests.support.simulator import Simulator, run_simulator
 
 SAMPLES = DEPLOY / "samples"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import ControlPlane
+from tests.support.controlplane import ControlPlane
 
 
 @pytest.fixture

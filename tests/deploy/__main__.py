@@ -1,7 +1,7 @@
 """`python -m tests.deploy` writes what is made from the rest of deploy/: install.yaml."""
 
-from tests.controlplane import find_or_make_binaries
 from tests.deploy.rendering import INSTALL, render_install
+from tests.support.controlplane import find_or_make_binaries
 
 
 def main() -> None:

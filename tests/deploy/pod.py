@@ -17,9 +17,9 @@ from typing import Any, Self
 
 import httpx
 
-from tests.controlplane import ControlPlane, free_ports, start_process
 from tests.deploy.rendering import only
-from tests.harness import OPERATOR, eventually
+from tests.support.controlplane import ControlPlane, free_ports, start_process
+from tests.support.harness import OPERATOR, eventually
 
 REPOSITORY = Path(__file__).parents[2]
 SERVICE_ACCOUNT = "run/secrets/kubernetes.io/serviceaccount"

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tests.harness import DEPLOY
+from tests.support.harness import DEPLOY
 
 INSTALL = DEPLOY / "install.yaml"
 _HEADER = "# deploy/base as `make generate` renders it: kubectl apply -f deploy/install.yaml\n"

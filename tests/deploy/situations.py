@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from tests.controlplane import ControlPlane
-from tests.harness import OPERATOR, OperatorProcess, install
-from tests.simulator import run_simulator
-from tests.workspace import Workspace, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OPERATOR, OperatorProcess, install
+from tests.support.simulator import run_simulator
+from tests.support.workspace import Workspace, ready
 
 FIXTURES = Path(__file__).with_name("fixtures")
 #: Where the hooks of the fixtures live.

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHookSpec
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import API_VERSION, Workspace, is_ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import API_VERSION, Workspace, is_ready
 
 BY_CLIENT: tuple[str, ...] = ()
 BY_SERVER = ("--server-side", "--field-manager=argocd-controller")

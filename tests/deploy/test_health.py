@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lifecyclehook_operator.cloud.errors import Reason
-from tests.controlplane import ControlPlane
 from tests.deploy.situations import SITUATIONS, Body
-from tests.harness import DEPLOY, OperatorProcess
-from tests.simulator import Simulator
-from tests.workspace import Workspace, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import DEPLOY, OperatorProcess
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, ready
 
 CONFIG_MAP = yaml.safe_load((DEPLOY / "argocd" / "argocd-cm.yaml").read_text())
 KEY = "resource.customizations.health.as.otc.t-systems.com_LifecycleHook"

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from lifecyclehook_operator.settings import Settings
-from tests.controlplane import ControlPlane
 from tests.deploy.rendering import INSTALL, make_overlay, only, render, render_install
-from tests.harness import CRD, DEPLOY, OPERATOR
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import CRD, DEPLOY, OPERATOR
 
 BASE = DEPLOY / "base"
 SINGLE_NAMESPACE = DEPLOY / "overlays" / "single-namespace"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.controlplane import ControlPlane
 from tests.deploy.pod import Pod
 from tests.deploy.rendering import render
-from tests.harness import DEPLOY, OPERATOR, eventually, install
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import DEPLOY, OPERATOR, eventually, install
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a container's namespaces and user need root")
 

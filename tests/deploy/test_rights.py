@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 
-from tests.controlplane import ControlPlane
 from tests.deploy.rendering import make_overlay, only, render
-from tests.harness import DEPLOY, OPERATOR, OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import DEPLOY, OPERATOR, OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 Right = tuple[str, str, str]
 """API group, resource, verb."""

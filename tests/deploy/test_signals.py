@@ -10,11 +10,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.controlplane import ControlPlane, free_ports
 from tests.deploy.rendering import only, render
-from tests.harness import DEPLOY, OperatorProcess
-from tests.simulator import Simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane, free_ports
+from tests.support.harness import DEPLOY, OperatorProcess
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace
 
 COMPONENT = DEPLOY / "components" / "metrics"
 DASHBOARD = json.loads((COMPONENT / "dashboard.json").read_text())

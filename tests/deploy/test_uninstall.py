@@ -5,10 +5,10 @@ import shlex
 import subprocess
 from typing import Any
 
-from tests.controlplane import ControlPlane
-from tests.harness import CRD, DEPLOY, OPERATOR, OperatorProcess, eventually
-from tests.simulator import Simulator
-from tests.workspace import Workspace, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import CRD, DEPLOY, OPERATOR, OperatorProcess, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, ready
 
 SECTION = (DEPLOY / "README.md").read_text().split("## Uninstall", 1)[1]
 DELETE_HOOKS, FIND_SECRETS, DELETE_OPERATOR, FORCE_RELEASE, DROP_FINALIZER = (

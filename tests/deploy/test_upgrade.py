@@ -8,11 +8,11 @@ import yaml
 
 from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, LifecycleHook
 from lifecyclehook_operator.controller.status import status_patch
-from tests.controlplane import ControlPlane
 from tests.deploy.situations import FIXTURES, PROJECT, SITUATIONS, Body
-from tests.harness import OperatorProcess
-from tests.simulator import Simulator, run_simulator
-from tests.workspace import Workspace
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess
+from tests.support.simulator import Simulator, run_simulator
+from tests.support.workspace import Workspace
 
 STORED = sorted(FIXTURES.glob("*.yaml"))
 ASSIGNED_BY_THE_API_SERVER = ("creationTimestamp", "generation", "resourceVersion", "uid")

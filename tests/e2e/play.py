@@ -13,9 +13,9 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import CRD, DEPLOY, OPERATOR, RESPONSE_FIELDS, eventually
-from tests.simulator import Simulator
-from tests.workspace import API_VERSION, ready
+from tests.support.harness import CRD, DEPLOY, OPERATOR, RESPONSE_FIELDS, eventually
+from tests.support.simulator import Simulator
+from tests.support.workspace import API_VERSION, ready
 
 from .report import Report, Step
 from .stage import GROUP_ID, LABEL, ONE, RESYNC_SECONDS, TOPIC_URN, WAIT_SECONDS, WEB, Stage

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from tests.harness import CRD, DEPLOY, LOG_TAIL_LINES, OPERATOR, eventually
-from tests.simulator import Simulator
+from tests.support.harness import CRD, DEPLOY, LOG_TAIL_LINES, OPERATOR, eventually
+from tests.support.simulator import Simulator
 
 from .cluster import SIGNAL_SCRIPT, Cluster
 
@@ -30,6 +30,8 @@ GROUP_ID = "e5d27f5c-dd76-4a61-b4bc-a67c5686719a"
 TOPIC_URN = f"urn:smn:eu-de:{PROJECT_ID}:gsh"
 
 _CLOUD_PORT = 6443
+#: Files beside the simulator that only its tests need.
+_TEST_FILES = ("test_*", "conftest.py", "caller.py")
 _CERTIFICATE = """
 [req]
 distinguished_name = name
@@ -112,8 +114,9 @@ class Stage:
         certificate, key = self._make_certificate(address)
         here = ("--namespace", STAGE)
         self.cluster.kubectl("create", "secret", "tls", "cloud-tls", f"--cert={certificate}", f"--key={key}", *here)
-        code = Path(__file__).parents[1] / "simulator"
-        self.cluster.kubectl("create", "configmap", "simulator", f"--from-file={code}", *here)
+        code = Path(__file__).parents[1] / "support" / "simulator"
+        files = [f"--from-file={file}" for file in code.glob("*.py") if not any(map(file.match, _TEST_FILES))]
+        self.cluster.kubectl("create", "configmap", "simulator", *files, *here)
         password = secrets.token_urlsafe(16)
         cloud_pod["spec"]["template"]["spec"]["containers"][0]["args"] = [
             f"--project=eu-de_demo={PROJECT_ID}",

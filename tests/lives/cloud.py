@@ -1,4 +1,4 @@
-"""AS in memory: hooks of groups, by the rules that tests/simulator has from the API reference, and who made them.
+"""AS in memory: hooks of groups and who made them, by the same rules as tests/support/simulator.
 
 What the operator is answered goes through its own translation of answers to errors.
 """
@@ -15,7 +15,7 @@ from lifecyclehook_operator.api.v1alpha1 import Hook
 from lifecyclehook_operator.cloud.client import Listing
 from lifecyclehook_operator.cloud.errors import CallError, Reason, TransientError, error_from_response, transport_errors
 from lifecyclehook_operator.cloud.singleflight import share
-from tests.simulator.autoscaling import error_answer
+from tests.support.simulator.autoscaling import error_answer
 
 from .network import Network
 from .verdict import HOOKS_PER_GROUP, Key

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from lifecyclehook_operator.health import Health
-from tests.controlplane import free_ports
+from tests.support.controlplane import free_ports
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ from typing import Any, Self
 import yaml
 from kubernetes import client, config
 
-from tests.controlplane import ControlPlane
-from tests.harness import eventually
-from tests.simulator import Simulator
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import eventually
+from tests.support.simulator import Simulator
 
 API_VERSION = "as.otc.t-systems.com/v1alpha1"
 ADDRESS = ("as.otc.t-systems.com", "v1alpha1")

@@ -5,8 +5,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from tests.contract.caller import Caller
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
+from tests.support.simulator.caller import Caller
 
 
 def test_hooks_are_put_changed_and_deleted_out_of_band(caller: Caller) -> None:

@@ -17,10 +17,10 @@ import httpx
 import pytest
 from multidict import CIMultiDict
 
-from tests.contract.caller import HOOK, error_of
-from tests.simulator import Simulator
-from tests.simulator.cloud import Call, Cloud
-from tests.simulator.signing import SignatureError, verify
+from tests.support.simulator import Simulator
+from tests.support.simulator.caller import HOOK, error_of
+from tests.support.simulator.cloud import Call, Cloud
+from tests.support.simulator.signing import SignatureError, verify
 
 SOURCE = Path(__file__).parent / "gosdk"
 FORMS = ("access", "chained", "derived")

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.controlplane import binaries
-from tests.controlplane.binaries import BinariesNotFoundError, cache_key, find_or_make_binaries
+from tests.support.controlplane import binaries
+from tests.support.controlplane.binaries import BinariesNotFoundError, cache_key, find_or_make_binaries
 
 NAMES = ("etcd", "kube-apiserver", "kubectl")
 PINNED = binaries.pinned_version()
@@ -380,7 +380,7 @@ class TestMessages:
         assert find_or_make_binaries(note).missing() == []
 
     def test_the_command_ends_with_the_message_alone(self, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "tests.controlplane", "build"]
+        command = [sys.executable, "-m", "tests.support.controlplane", "build"]
         # No proxy can be reached either, so no archive.
         unreachable = dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:1")
         environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), **unreachable}

@@ -1,4 +1,4 @@
-"""The simulator as a command: `python -m tests.simulator`."""
+"""The simulator as a command: `python -m tests.support.simulator`."""
 
 import signal
 import subprocess
@@ -7,10 +7,10 @@ import sys
 import httpx
 import pytest
 
-from tests.simulator import run_simulator
-from tests.simulator.process import REPOSITORY
+from tests.support.simulator import run_simulator
+from tests.support.simulator.process import REPOSITORY
 
-COMMAND = [sys.executable, "-m", "tests.simulator"]
+COMMAND = [sys.executable, "-m", "tests.support.simulator"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -52,7 +52,7 @@ def test_it_stops_with_the_block_though_a_request_is_held() -> None:
 
 def test_it_does_not_outlive_a_killed_parent() -> None:
     script = (
-        "import os, signal; from tests.simulator import run_simulator\n"
+        "import os, signal; from tests.support.simulator import run_simulator\n"
         "with run_simulator() as simulator: os.kill(os.getpid(), signal.SIGKILL)"
     )
     # The simulator inherits standard error: this returns only when it has ended as well.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.caller import Caller, error_of
+from tests.support.simulator.caller import Caller, error_of
 
 
 @pytest.fixture

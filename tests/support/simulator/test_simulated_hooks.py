@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.caller import HOOK, Caller, error_of
+from tests.support.simulator.caller import HOOK, Caller, error_of
 
 FIELDS = {
     "lifecycle_hook_name",

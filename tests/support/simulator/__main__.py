@@ -1,4 +1,4 @@
-"""`python -m tests.simulator`: the simulated cloud as a process of its own."""
+"""`python -m tests.support.simulator`: the simulated cloud as a process of its own."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ SHUTDOWN_SECONDS = 1.0
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.simulator",
+        prog="python -m tests.support.simulator",
         description="A simulated Open Telekom Cloud: IAM, the lifecycle hooks of Auto Scaling, and under /_sim/ a "
         "control API (no authentication: keep it on loopback) for groups, topics, faults and the log of requests.",
     )

@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.controlplane import Binaries, ControlPlane, ControlPlaneError, find_or_make_binaries
-from tests.controlplane import process as process_module
+from tests.support.controlplane import Binaries, ControlPlane, ControlPlaneError, find_or_make_binaries
+from tests.support.controlplane import process as process_module
 
 
 def say_nothing(_: str) -> None: ...
@@ -143,7 +143,7 @@ def test_a_failed_start_shows_the_log_and_leaves_nothing(
 def test_the_command_takes_its_processes_with_it(
     control_plane: ControlPlane, tmp_path: Path, end: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", "tests.controlplane", "run"]
+    command = [sys.executable, "-m", "tests.support.controlplane", "run"]
     environment = os.environ | {
         "KUBEBUILDER_ASSETS": str(find_or_make_binaries(say_nothing).folder),
         "TMPDIR": str(tmp_path),

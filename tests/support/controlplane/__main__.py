@@ -1,4 +1,4 @@
-"""`python -m tests.controlplane build|run`."""
+"""`python -m tests.support.controlplane build|run`."""
 
 import argparse
 import signal
@@ -8,7 +8,7 @@ from . import BinariesNotFoundError, ControlPlane, ControlPlaneError, find_or_ma
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.controlplane", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.support.controlplane", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="find etcd, kube-apiserver and kubectl, or make them and keep them in the cache")
     commands.add_parser("run", help="run a control plane until Ctrl-C, and print how to reach it")

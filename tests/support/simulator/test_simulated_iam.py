@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from tests.contract.caller import Caller, error_of, token_request
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
+from tests.support.simulator.caller import Caller, error_of, token_request
 
 
 @pytest.mark.parametrize("path", ["/", ""])

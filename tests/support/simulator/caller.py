@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx
 
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
 HOOK = {"lifecycle_hook_name": "test-hook1", "lifecycle_hook_type": "INSTANCE_LAUNCHING"}
 

@@ -14,12 +14,12 @@ from typing import Any, Self, TypeVar
 import httpx
 import yaml
 
-from tests.controlplane import ControlPlane, free_ports, start_process, stop_process
-from tests.simulator import LoggedRequest
+from tests.support.controlplane import ControlPlane, free_ports, start_process, stop_process
+from tests.support.simulator import LoggedRequest
 
 OPERATOR = "lifecyclehook-operator"
 CRD = "lifecyclehooks.as.otc.t-systems.com"
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 #: Table 3 of the API page, as the resource names them.
 RESPONSE_FIELDS = {
     "lifecycleHookName",

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.contract.caller import Caller, error_of
-from tests.harness import eventually
+from tests.support.harness import eventually
+from tests.support.simulator.caller import Caller, error_of
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import httpx
 
 from .requestlog import LoggedRequest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SEARCHED_CHARACTERS = 200_000  # of a text, in one request
 LONGEST_SECRET = 512
 START_SECONDS = 30.0
@@ -170,7 +170,7 @@ class Simulator:
         return str(self._send("POST", f"/groups/{group_id}/hanging", body)["lifecycle_action_key"])
 
     def fault(self, operation: str | None = None, **fields: Any) -> int:
-        """Arm a fault and return its id. `tests.simulator.faults.Fault` documents the fields."""
+        """Arm a fault and return its id. `tests.support.simulator.faults.Fault` documents the fields."""
         return int(self._send("POST", "/faults", {"operation": operation, **fields})["id"])
 
     def faults(self) -> list[dict[str, Any]]:
@@ -239,7 +239,7 @@ def run_simulator(
     `arguments` are those of the command line; `tls` is a certificate and its key, served and trusted. A Ctrl-C at the
     terminal does not reach it: it ends with the block, or with this process.
     """
-    command = [sys.executable, "-m", __package__ or "tests.simulator", *arguments]
+    command = [sys.executable, "-m", __package__ or "tests.support.simulator", *arguments]
     command += [f"--group={group}" for group in groups] + [f"--topic={topic}" for topic in topics]
     if tls is not None:
         command += [f"--tls-cert={tls[0]}", f"--tls-key={tls[1]}"]

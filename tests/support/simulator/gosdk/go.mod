@@ -1,4 +1,4 @@
-module github.com/opentelekomcloud-community/lifecyclehook-operator/tests/contract/gosdk
+module github.com/opentelekomcloud-community/lifecyclehook-operator/tests/support/simulator/gosdk
 
 go 1.26
 

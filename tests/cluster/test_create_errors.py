@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.controlplane import ControlPlane
-from tests.harness import OperatorProcess
-from tests.simulator import Simulator
-from tests.workspace import Workspace, condition, ready
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, condition, ready
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulator import Simulator
+from tests.support.simulator import Simulator
 
 SOURCE = Path(__file__).parent / "gosdk"
 #: The first of them builds the program, and where Go's cache is cold its modules are to be had first.
