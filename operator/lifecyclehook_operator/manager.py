@@ -85,7 +85,7 @@ class Manager:
         )
         policy = CredentialsPolicy(options.default_credentials_namespaces, options.allowed_endpoints)
         resolver = ClientResolver(controller.secrets, clients, own_credentials, policy)
-        reconciler = Reconciler(kubernetes, resolver, _timing(options), controller.cache.find_claimants)
+        reconciler = Reconciler(kubernetes, resolver, _timing(options), controller.find_claims)
         await self._retry(lambda: _begin(kubernetes, controller, reconciler))
         self._stack.push_async_callback(controller.close, options.shutdown_grace_seconds)
         self._controller = controller

@@ -145,7 +145,7 @@ class CloudClient:
         return PROJECT_ID
 
     @asynccontextmanager
-    async def limit(self, group_id: str) -> AsyncIterator[None]:
+    async def limit(self, group_id: str, tenant: str) -> AsyncIterator[None]:
         yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
@@ -197,6 +197,10 @@ class CloudClient:
 
     async def _call(self, operation: str, group_id: str, act: Callable[[], Any]) -> Any:
         self._cloud.calls.append((operation, group_id, self._uid))
-        return await self._network.call(
-            self._process, operation, group_id, act, lambda effect: explain(effect, operation)
-        )
+        try:
+            return await self._network.call(
+                self._process, operation, group_id, act, lambda effect: explain(effect, operation)
+            )
+        finally:
+            if operation != "list":
+                self._listings.by_group.pop(group_id, None)

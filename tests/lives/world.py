@@ -343,7 +343,7 @@ class _Process:
         client: Any = ApiClient(world.server, world.network, self._number)
         self._controller = Controller(client, (), tidy_seconds=TIDY_SECONDS, check_seconds=500)
         access: Any = _Access(world, self._number)
-        self._reconciler = Reconciler(client, access, world.timing, self._controller.cache.find_claimants)
+        self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims)
         self._events: deque[tuple[float, str | None, Body]] = deque()
         self._is_told = asyncio.Event()
         self._task = asyncio.create_task(self._run())

@@ -11,7 +11,7 @@ from lifecyclehook_operator.api.v1alpha1 import FINALIZER, LifecycleHook
 from lifecyclehook_operator.controller.controller import Controller, asks_for_reconcile
 from lifecyclehook_operator.controller.reconciler import ObjectState
 from lifecyclehook_operator.controller.timing import NEVER
-from lifecyclehook_operator.kube.errors import KubernetesError, StaleError
+from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 from tests.unit.samples import make_hook, make_resource
 from tests.unit.test_workqueue import Clock, Gate, clock, settle  # noqa: F401  (a fixture)
 
@@ -29,6 +29,9 @@ class Reconciler:
         self.seen: list[tuple[str, int]] = []
         self.states: dict[str, ObjectState] = {}
         self.steps: dict[str, list[Step]] = {}
+        self.cleaned_up: list[str] = []
+        #: Of cleaning up: when to try again.
+        self.answers: list[float] = []
 
     def begin(self, obj: LifecycleHook) -> tuple[ObjectState, float]:
         state = self.states[obj.uid] = ObjectState()
@@ -40,8 +43,9 @@ class Reconciler:
         steps = self.steps.get(obj.uid)
         return await steps.pop(0)(obj) if steps else (obj, NEVER)
 
-    async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
-        """Find nothing to clean up."""
+    async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> float:
+        self.cleaned_up.append(obj.uid)
+        return self.answers.pop(0) if self.answers else NEVER
 
     def versions(self, uid: str = "a") -> list[int]:
         return [version for each, version in self.seen if each == uid]
@@ -54,7 +58,8 @@ class ApiServer:
         self._objects = objects
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> Any:
-        for obj in self._objects:
+        objects, self._objects = self._objects, ()
+        for obj in objects:
             yield obj
 
     async def list_uids(self, namespace: str = "") -> Any:
@@ -251,3 +256,44 @@ async def test_what_was_gone_before_the_watch_began_claims_nothing_for_long(
     await settle()
     assert controller.cache.get("gone") is None
     await controller.close(0)
+
+
+async def test_what_went_past_our_finalizer_is_cleaned_up_after_until_that_is_done(
+    controller: Controller,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    reconciler.answers = [clock.now + 5]
+    await controller.on_hook(make(2), "DELETED")
+    await controller.on_hook(make(2), "DELETED")
+    await settle()
+    assert reconciler.cleaned_up == ["a"]
+    assert controller.cache.get("a") is not None
+    clock.now += 5.1
+    await settle()
+    assert reconciler.cleaned_up == ["a", "a"]
+    assert controller.cache.get("a") is None
+    assert len(controller) == 0
+
+
+async def test_what_was_held_until_we_let_go_is_not_cleaned_up_after(
+    controller: Controller, reconciler: Reconciler
+) -> None:
+    deleting = {"finalizers": [FINALIZER], "deletionTimestamp": "2026-03-01T12:00:00Z"}
+    await controller.on_hook(make(1, **deleting), "ADDED")
+    await controller.on_hook(make(2, **{**deleting, "finalizers": []}), "DELETED")
+    await settle()
+    assert reconciler.cleaned_up == []
+    assert len(controller) == 0
+
+
+async def test_what_a_write_shows_to_be_gone_is_cleaned_up_after_without_an_event(
+    controller: Controller, reconciler: Reconciler
+) -> None:
+    reconciler.steps["a"] = [raising(GoneError("not found"))]
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    assert reconciler.cleaned_up == ["a"]
+    assert len(controller) == 0

@@ -261,16 +261,6 @@ def test_what_others_change_in_the_metadata_is_no_trigger(metadata: dict[str, An
     assert make_resource(**metadata).trigger == make_resource().trigger
 
 
-def test_who_has_the_hook_comes_before_who_is_older_and_the_older_before_the_younger() -> None:
-    owning = {"lifecycleHook": make_hook().model_dump(by_alias=True)}
-    old, young = "2026-03-01T12:00:00Z", "2026-03-01T12:00:01Z"
-    owner = make_resource(uid="c", creationTimestamp=young, status=owning)
-    first = make_resource(uid="b", creationTimestamp=old)
-    second = make_resource(uid="a", creationTimestamp=young)
-    twin = make_resource(uid="b", creationTimestamp=young)
-    assert sorted([twin, second, first, owner], key=lambda each: each.claim_order) == [owner, first, second, twin]
-
-
 def test_what_an_older_crd_let_pass_can_be_asked_all_the_same() -> None:
     assert make_resource("hook-a", spec={}).hook_key == ("", "hook-a")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -85,7 +86,7 @@ def work() -> Work:
 
 @pytest.fixture
 def queue(work: Work) -> WorkQueue:
-    return WorkQueue(work)
+    return WorkQueue(work, lambda _: nullcontext())
 
 
 async def test_a_key_is_processed_at_once_and_once(queue: WorkQueue, work: Work, clock: Clock) -> None:

@@ -306,11 +306,6 @@ class LifecycleHook:
         reference = self.body.get("spec", {}).get("credentialsRef")
         return (self.namespace, reference.get("secretName", "")) if reference else None
 
-    @property
-    def claim_order(self) -> tuple[bool, str, str]:
-        """Orders resources that claim one hook, the owner first: who has it, then who is older."""
-        return self.status.lifecycle_hook is None, self.metadata["creationTimestamp"], self.uid
-
     def spec(self) -> LifecycleHookSpec:
         """Return the spec with lifecycle_hook_name filled in.
 

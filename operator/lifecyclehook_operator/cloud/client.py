@@ -27,6 +27,7 @@ from lifecyclehook_operator.cloud.errors import (
     transport_errors,
 )
 from lifecyclehook_operator.cloud.singleflight import share
+from lifecyclehook_operator.fairness import FairLimit
 from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
 
 #: How long a listing is kept for others who look at the same group at about the same time.
@@ -81,20 +82,20 @@ class AutoScalingClient:
         Args:
             credentials: who we are and where to call.
             timeout_seconds: how long to wait for a connection, and for each part of an answer.
-            concurrency: how many resources of this project may be in work at a time.
+            concurrency: how many hooks of this project a tenant may work on at a time; all together, twice as many.
             login_limits: shared by all projects that the same user may log in to.
         """
         self.used_at = time.monotonic()
         # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
-        self._slots = asyncio.Semaphore(concurrency)
-        self._slots_of_group: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._slots_per_group = max(1, concurrency // 4)
+        self._slots = FairLimit(2 * concurrency)
+        self._slots_of_group: WeakValueDictionary[str, FairLimit] = WeakValueDictionary()
+        self._slots_per_group = max(1, concurrency // 2)
         # At debug level httpcore logs the headers of answers, and IAM's is the token.
         logging.getLogger("httpcore").setLevel(logging.WARNING)
         self._http = httpx.AsyncClient(
             timeout=timeout_seconds,
             verify=_trust(credentials),
-            limits=httpx.Limits(max_connections=concurrency + 1, max_keepalive_connections=concurrency + 1),
+            limits=httpx.Limits(max_connections=2 * concurrency + 1, max_keepalive_connections=2 * concurrency + 1),
         )
         limit = (login_limits or LoginLimits()).of_user(credentials)
         self._auth = (
@@ -111,13 +112,13 @@ class AutoScalingClient:
         return (await self.find_endpoint()).project_id
 
     @asynccontextmanager
-    async def limit(self, group_id: str) -> AsyncIterator[None]:
-        """Wait for a turn to work at a group's hooks; a group that hangs takes but a part of the turns."""
-        slots_of_group = self._slots_of_group.setdefault(group_id, asyncio.Semaphore(self._slots_per_group))
+    async def limit(self, group_id: str, tenant: str) -> AsyncIterator[None]:
+        """Wait for a tenant's turn to call AS for a group's hooks; a group that hangs takes only some of the turns."""
+        slots_of_group = self._slots_of_group.setdefault(group_id, FairLimit(self._slots_per_group))
         async with AsyncExitStack() as turn:
             with AS_SLOTS_WAITING.track_inprogress():
-                await turn.enter_async_context(slots_of_group)
-                await turn.enter_async_context(self._slots)
+                await turn.enter_async_context(slots_of_group.turn(tenant))
+                await turn.enter_async_context(self._slots.turn(tenant))
             yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
@@ -175,6 +176,9 @@ class AutoScalingClient:
             if error.operation == operation:  # else it was IAM that failed
                 AS_REQUESTS.labels(operation, "", "").inc()
             raise
+        finally:
+            if method != "GET":  # it may have taken effect, and no listing tells of it that was begun before
+                self._listings.pop(path.partition("/")[0], None)
         failure = None if response.is_success else error_from_response(response, operation)
         AS_REQUESTS.labels(operation, response.status_code, failure.code if failure else "").inc()
         if failure is not None:

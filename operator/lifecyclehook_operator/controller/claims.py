@@ -1,33 +1,42 @@
 """Who owns a hook that several objects claim."""
 
-import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from lifecyclehook_operator.api.v1alpha1 import InvalidResourceError, LifecycleHook
-from lifecyclehook_operator.cloud.client import AutoScalingClient
-from lifecyclehook_operator.cloud.errors import CallError
-from lifecyclehook_operator.controller.clients import ClientResolver
-
-logger = logging.getLogger(__name__)
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
+from lifecyclehook_operator.controller.state import ObjectState
+from lifecyclehook_operator.controller.status import InSync
 
 
-async def find_owner(
-    obj: LifecycleHook, client: AutoScalingClient, claimants: Iterable[LifecycleHook], resolver: ClientResolver
-) -> LifecycleHook | None:
-    """Return the claimant that comes before an object as the owner of their hook, or None.
+@dataclass(frozen=True)
+class Claim:
+    """An object that is for a hook, and what is known of its right to it."""
 
-    Only who can reach the same project counts: nobody can bar others from a hook by naming it. Raises KubernetesError.
+    obj: LifecycleHook
+    state: ObjectState | None = None
+
+    @property
+    def _in_sync(self) -> InSync | None:
+        """What AS has answered and the status does not say yet."""
+        report = self.state.report if self.state is not None else None
+        return report.outcome if report is not None and isinstance(report.outcome, InSync) else None
+
+    @property
+    def project_id(self) -> str:
+        """The project in which a call has found the object's hook, empty if none has."""
+        return self.obj.status.project_id or (self._in_sync.project_id if self._in_sync else "")
+
+    @property
+    def order(self) -> tuple[bool, str, str]:
+        """Orders the claims on one hook, the owner's first: who has it, then who is older."""
+        has_hook = self.obj.status.lifecycle_hook is not None or self._in_sync is not None
+        return not has_hook, self.obj.metadata["creationTimestamp"], self.obj.uid
+
+
+def find_owner(own: Claim, project_id: str, others: Iterable[Claim]) -> LifecycleHook | None:
+    """Return the object that owns a hook of a project, or None if that is the one whose own claim is given.
+
+    Only a claim that a call has proven counts, whatever the credentials say: nobody bars others by naming their hook.
     """
-    for claimant in sorted(claimants, key=lambda claimant: claimant.claim_order):
-        if claimant.claim_order > obj.claim_order:
-            return None
-        try:
-            project_id = claimant.status.project_id
-            if not project_id:
-                project_id = await (await resolver.resolve(claimant, claimant.spec())).get_project_id()
-        except (CallError, InvalidResourceError) as error:
-            logger.debug("%s: %s does not count as an owner: %s", obj, claimant, error)
-            continue
-        if project_id == await client.get_project_id():
-            return claimant
-    return None
+    proven = [claim for claim in others if claim.project_id == project_id and claim.order < own.order]
+    return min(proven, key=lambda claim: claim.order).obj if proven else None

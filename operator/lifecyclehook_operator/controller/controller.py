@@ -3,22 +3,27 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.cache import Cache
+from lifecyclehook_operator.controller.claims import Claim
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.state import ObjectState
-from lifecyclehook_operator.controller.timing import now
+from lifecyclehook_operator.controller.timing import NEVER, now
 from lifecyclehook_operator.controller.workqueue import WorkQueue
+from lifecyclehook_operator.fairness import FairLimit
 from lifecyclehook_operator.kube.client import KubeClient
-from lifecyclehook_operator.kube.errors import KubernetesError, StaleError
+from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
 from lifecyclehook_operator.metrics import RECONCILES
 
 logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 3
+#: How many objects are reconciled at a time: some are to be done before others are begun. A namespace has half of it.
+_MAX_ACTIVE = 64
 #: Up to so many times in a row a newer version of the object is just on its way.
 _QUIET_RETRIES = 3
 
@@ -57,7 +62,10 @@ class Controller:
         self._checked_at = now()
         self._states: dict[str, ObjectState] = {}
         self._retried: set[str] = set()
-        self._queue = WorkQueue(self._process)
+        #: Objects that are gone, and whose hook is still to be deleted.
+        self._gone: set[str] = set()
+        self._limit = FairLimit(_MAX_ACTIVE)
+        self._queue = WorkQueue(self._process, self._turn)
         self._is_relisted = True  # what `begin` lists may be gone before the watch begins
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -88,8 +96,7 @@ class Controller:
         """Take what a watch shows of an object; what comes from a list has no type."""
         self._is_relisted |= event_type is None
         if event_type == "DELETED" or obj.is_finalized:
-            await self._clean_up(obj)
-            self._forget(obj.uid)
+            self._on_gone(obj)
         else:
             before = self.cache.get(obj.uid)
             after = self.cache.update(obj)
@@ -100,16 +107,20 @@ class Controller:
                 self._request(obj.uid)
         await self._release_unused_secrets(obj.namespace)
 
-    async def _clean_up(self, obj: LifecycleHook) -> None:
-        """Clean up after an object whose deletion nothing held back: it had lost our finalizer, or not got it yet."""
+    def _on_gone(self, obj: LifecycleHook) -> None:
+        """Forget an object that is gone; if nothing held its deletion back, once it has been cleaned up after."""
         before = self.cache.get(obj.uid)
-        was_held = before is None or (before.is_deleting and before.has_finalizer)
-        if obj.is_deleting and was_held:
-            return
-        try:
-            await self._reconciler.clean_up(obj, self._states.get(obj.uid) or self._reconciler.begin(obj)[0])
-        except KubernetesError as error:
-            logger.error("%s: the object is gone, and its hook may stay in AS: %s", obj.label, error)  # noqa: TRY400
+        if before is None or (obj.is_deleting and before.is_deleting and before.has_finalizer):
+            self._forget(obj.uid)
+        else:
+            self._add_clean_up(obj, self._states.get(obj.uid) or self._reconciler.begin(obj)[0])
+
+    def _add_clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
+        if obj.uid not in self._gone:
+            self._gone.add(obj.uid)
+            self._states[obj.uid] = state
+            self.cache.update(obj)
+            self._queue.add(obj.uid)
 
     async def on_secret(self, key: Key, secret: Secret | None, event_type: str | None) -> None:
         """Take what a watch shows of a Secret with our label, None if it is gone or has lost the label.
@@ -141,7 +152,12 @@ class Controller:
             return
         self._retried.discard(uid)
         try:
+            if uid in self._gone:
+                await self._clean_up(obj, state)
+                return
             result, requeue_at = await self._reconciler.reconcile(obj, state, due_at)
+        except GoneError:  # what it was doing may have taken effect
+            self._add_clean_up(obj, state)
         except KubernetesError as error:
             RECONCILES.labels("kubernetes_error").inc()
             level = self._requeue(uid)
@@ -159,6 +175,30 @@ class Controller:
                 self._request(uid)
             elif uid in self._retried and state.failures:
                 self._queue.add(uid)
+
+    def _turn(self, uid: str) -> AbstractAsyncContextManager[None]:
+        obj = self.cache.get(uid)
+        return self._limit.turn(obj.namespace if obj is not None else "")
+
+    def find_claims(self, obj: LifecycleHook) -> list[Claim]:
+        """Return the claims of other objects on the hook that an object is for."""
+        others = self.cache.find_claimants(obj)
+        return [Claim(other, self._states.get(other.uid)) for other in others if other.uid not in self._gone]
+
+    async def _clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
+        async for found in self._kubernetes.list_hooks(obj.namespace, obj.name):
+            if found.uid == obj.uid and not found.is_finalized:  # a 404 may be the CRD's
+                self._gone.discard(obj.uid)
+                self._queue.add(obj.uid)
+                return
+            if found.uid != obj.uid:
+                self.cache.update(found)  # a successor, which claims the hook
+        requeue_at = await self._reconciler.clean_up(obj, state)
+        self._queue.done(obj.uid)
+        if requeue_at == NEVER:
+            self._forget(obj.uid)
+        else:
+            self._queue.add_at(obj.uid, requeue_at)
 
     def _requeue(self, uid: str) -> int:
         """Reconcile an object again after a failure, and return how much it is worth a line in the log."""
@@ -183,6 +223,7 @@ class Controller:
         self._queue.cancel(uid)
         self._states.pop(uid, None)
         self._retried.discard(uid)
+        self._gone.discard(uid)
         self._retry(self.cache.drop(uid))  # a place, or a name, is free
 
     async def _release_unused_secrets(self, namespace: str | None = None) -> None:
@@ -213,12 +254,12 @@ class Controller:
     async def _collect_garbage(self) -> None:
         """Forget what is gone: after a gap kopf lists anew, and does not tell what is missing."""
         self._is_relisted, self._checked_at = False, now()
-        known = [obj.uid for obj in self.cache.objects()]
+        known = self.cache.objects()
         try:
             there = {uid for namespace in self._namespaces async for uid in self._kubernetes.list_uids(namespace)}
-            for uid in known:
-                if uid not in there:
-                    self._forget(uid)
+            for obj in known:
+                if obj.uid not in there:
+                    self._on_gone(obj)
             for key in self.secrets.protected():
                 await self.on_secret(key, await self._kubernetes.read_secret(*key), "CHECKED")
         except KubernetesError:

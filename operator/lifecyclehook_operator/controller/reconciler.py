@@ -24,11 +24,12 @@ from lifecyclehook_operator.cloud.errors import (
     ABSENT_CODES,
     HOOK_MAY_EXIST_CODES,
     CallError,
+    CredentialsError,
     InvalidError,
     Reason,
     UnexpectedError,
 )
-from lifecyclehook_operator.controller.claims import find_owner
+from lifecyclehook_operator.controller.claims import Claim, find_owner
 from lifecyclehook_operator.controller.clients import ClientResolver
 from lifecyclehook_operator.controller.plan import Action, find_difference, plan
 from lifecyclehook_operator.controller.state import ObjectState, Report
@@ -50,7 +51,6 @@ from lifecyclehook_operator.controller.status import (
 )
 from lifecyclehook_operator.controller.timing import NEVER, Timing, now
 from lifecyclehook_operator.kube.client import KubeClient
-from lifecyclehook_operator.kube.errors import GoneError
 from lifecyclehook_operator.kube.events import Event, record_event
 from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RECONCILE_DURATION, RECONCILES
 
@@ -69,9 +69,9 @@ class Reconciler:
     kubernetes: KubeClient
     resolver: ClientResolver
     timing: Timing
-    #: Returns the other objects that claim the same hook, as they are at this moment.
-    find_claimants: Callable[[LifecycleHook], Iterable[LifecycleHook]]
-    _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    #: Returns the other objects' claims on the same hook, as they are at this moment.
+    find_claims: Callable[[LifecycleHook], Iterable[Claim]]
+    _locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def begin(self, obj: LifecycleHook) -> tuple[ObjectState, float]:
         """Return the state of an object that is new to this process, and when to reconcile it first."""
@@ -86,20 +86,13 @@ class Reconciler:
         Returns the object as it then is, and when to reconcile it again. Raises KubernetesError if the API server
         refuses a write or can't be reached; what it has not accepted is then still to be written, with no call of AS.
         """
-        # Objects that claim the same hook take turns, so that each sees what the other has done.
-        async with self._locks.setdefault(obj.hook_key, asyncio.Lock()):
-            with ACTIVE_WORKERS.track_inprogress(), RECONCILE_DURATION.time():
-                report = state.report
-                try:
-                    obj = await self._restore_finalizer(obj, state)
-                    if report is None or report.trigger != obj.trigger or report.requeue_at <= now():
-                        state.report = None
-                        obj, report = await self._sync(obj, state, due_at)
-                        state.report = report
-                    obj = await self._write(obj, report.outcome)
-                except GoneError:
-                    await self._clean_up(obj, state)
-                    raise
+        with ACTIVE_WORKERS.track_inprogress(), RECONCILE_DURATION.time():
+            report = state.report
+            obj = await self._restore_finalizer(obj, state)
+            if report is None or report.trigger != obj.trigger or report.requeue_at <= now():
+                obj, report = await self._sync(obj, state, due_at)
+                state.report = report
+            obj = await self._write(obj, report.outcome)
         RECONCILES.labels(_RESULTS[type(report.outcome)]).inc()
         state.report = None
         return obj, report.requeue_at
@@ -141,28 +134,28 @@ class Reconciler:
                 await record_event(self.kubernetes, obj, event)
         return obj
 
-    async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
-        """Delete the hook of an object that was deleted while it had no finalizer. Raises KubernetesError."""
-        async with self._locks.setdefault(obj.hook_key, asyncio.Lock()):
-            if not list(self.find_claimants(obj)):  # else it is theirs to adopt, or to report
-                await self._clean_up(obj, state)
-
-    async def _clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
-        """Delete the hook of an object that went past our finalizer.
+    async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> float:
+        """Delete the hook of an object that is gone although its finalizer should have held it.
 
         The API server lets a deletion through that meets the finalizer on its way, and anybody may take that off.
+        Returns when to try again, NEVER if there is nothing left to do. Raises KubernetesError.
         """
-        if not (state.fingerprints or obj.status.lifecycle_hook):
-            return
-        there = [found.uid async for found in self.kubernetes.list_hooks(obj.namespace, obj.name)]
-        if obj.uid in there and not obj.is_deleting:
-            return
+        may_have_hook = obj.status.lifecycle_hook is not None or state.fingerprints
+        if not may_have_hook or list(self.find_claims(obj)):  # else it is theirs to adopt, or to report
+            return NEVER
         _, report = await self._sync(obj.as_deleted(), state, now())
-        state.fingerprints = ()
         if isinstance(report.outcome, Failed):
-            logger.error("%s: the object is gone, and its hook stays in AS: %s", obj.label, report.outcome.error)
-        elif isinstance(report.outcome, Released) and report.outcome.event:
-            logger.warning("%s: the object is gone: %s", obj.label, report.outcome.event.message)
+            is_last = isinstance(report.outcome.error, (CredentialsError, InvalidError))
+            message = "%s: The object is gone, and its hook is still in AS: %s"
+            logger.error(message, obj.label, report.outcome.error)
+            return NEVER if is_last else report.requeue_at
+        if isinstance(report.outcome, Released) and report.outcome.event:
+            logger.warning("%s: The object is gone: %s", obj.label, report.outcome.event.message)
+        return NEVER
+
+    def lock(self, project_id: str, path: tuple[str, str]) -> asyncio.Lock:
+        """Return the lock of a hook: objects that claim it take turns, so that each sees what the other has done."""
+        return self._locks.setdefault((project_id, *path), asyncio.Lock())
 
 
 @dataclass
@@ -190,12 +183,15 @@ class _Sync:
         if obj.is_deleting and (is_unclaimed or self.spec.deletion_policy == "Retain"):
             return Released()  # asks for no credentials, which may be gone by now
         self.client = await self.reconciler.resolver.resolve(obj, self.spec)
-        if owner := await find_owner(obj, self.client, self.reconciler.find_claimants(obj), self.reconciler.resolver):
-            if obj.is_deleting:
-                return Released()
-            raise conflict(owner, self.spec)
-        async with self.client.limit(self.spec.scaling_group_id):
-            return await (self._delete() if obj.is_deleting else self._apply())
+        project_id = await self.client.get_project_id()
+        # Not before the login is over: nobody waits for another's.
+        async with self.reconciler.lock(project_id, self.path):
+            if owner := find_owner(Claim(obj, state), project_id, self.reconciler.find_claims(obj)):
+                if obj.is_deleting:
+                    return Released()
+                raise conflict(owner, self.spec)
+            async with self.client.limit(self.spec.scaling_group_id, obj.namespace):
+                return await (self._delete() if obj.is_deleting else self._apply())
 
     @property
     def _is_named(self) -> bool:

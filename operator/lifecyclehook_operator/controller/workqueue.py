@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from lifecyclehook_operator.controller.timing import NEVER, jitter, now
 from lifecyclehook_operator.metrics import WORKQUEUE_DEPTH, WORKQUEUE_DURATION, WORKQUEUE_RETRIES
@@ -13,11 +14,21 @@ _RETRY_SECONDS = (1, 2, 5, 10, 30, 60)
 class WorkQueue:
     """Has each key processed when it is due, by one worker at a time."""
 
-    def __init__(self, process: Callable[[str, float], Awaitable[None]]) -> None:
-        """Take the function that processes a key; it is told when the key was due, by the clock of the event loop."""
+    def __init__(
+        self,
+        process: Callable[[str, float], Awaitable[None]],
+        turn: Callable[[str], AbstractAsyncContextManager[None]],
+    ) -> None:
+        """
+        Args:
+            process: processes a key; it is told when the key was due, by the clock of the event loop.
+            turn: returns what to wait for, and to hold, while a key is processed.
+        """
         self._process = process
+        self._turn = turn
         self._workers: dict[str, asyncio.Task[None]] = {}
-        #: Keys that are due while their worker runs, and since when.
+        self._active: set[str] = set()
+        #: Keys that are due, and since when.
         self._dirty: dict[str, float] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._retries: dict[str, int] = {}
@@ -59,7 +70,7 @@ class WorkQueue:
 
     def is_active(self, key: str) -> bool:
         """Return whether a key is being processed."""
-        return key in self._workers
+        return key in self._active
 
     async def close(self, grace_seconds: float) -> None:
         """Start no further worker, and give those that run so long to end before they are cancelled."""
@@ -84,11 +95,21 @@ class WorkQueue:
 
     async def _work(self, key: str) -> None:
         try:
-            while (due_at := self._dirty.pop(key, None)) is not None:
-                WORKQUEUE_DURATION.observe(now() - due_at)
-                await self._process(key, due_at)
+            while key in self._dirty:
+                async with self._turn(key):
+                    await self._work_once(key)
         finally:
             del self._workers[key]
+
+    async def _work_once(self, key: str) -> None:
+        if (due_at := self._dirty.pop(key, None)) is None:
+            return  # cancelled while it waited for its turn
+        WORKQUEUE_DURATION.observe(now() - due_at)
+        self._active.add(key)
+        try:
+            await self._process(key, due_at)
+        finally:
+            self._active.discard(key)
 
     def _cancel_timer(self, key: str) -> None:
         if timer := self._timers.pop(key, None):
