@@ -1,0 +1,115 @@
+"""Nobody bars or delays another namespace, whatever its own resources, credentials and groups do."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import yaml
+
+from tests.support.controlplane import ControlPlane
+from tests.support.harness import OperatorProcess
+from tests.support.simulator import Simulator
+from tests.support.workspace import Workspace, ready
+
+#: How long a neighbour may delay a single create or edit, in seconds.
+MOST_SECONDS = 2
+FAILURES = int(os.environ.get("FAILING_RESOURCES", "400"))
+
+
+@pytest.fixture
+def neighbour(cluster: ControlPlane, cloud: Simulator) -> Iterator[Workspace]:
+    """Another namespace than the one that is to be served."""
+    with Workspace(cluster, cloud) as other:
+        yield other
+
+
+@pytest.fixture
+def silent_address() -> Iterator[str]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v3"
+
+
+def measure_create(workspace: Workspace, name: str = "single") -> float:
+    """Return how long a create takes until it is Ready, in seconds."""
+    begun = time.monotonic()
+    workspace.create(name)
+    workspace.wait_ready(name)
+    return time.monotonic() - begun
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_made_up_access_key_bars_nobody(workspace: Workspace, neighbour: Workspace) -> None:
+    own = workspace.cloud.credentials_env()
+    workspace.create("own")
+    project_id = workspace.wait_ready("own")["status"]["projectId"]
+    made_up = {
+        "auth": {"auth_url": own["OS_AUTH_URL"], "ak": "MADEUP", "sk": "made-up", "project_id": project_id},
+        "as_endpoint_override": workspace.cloud.as_endpoint(project_id),
+    }
+    neighbour.put_secret("made-up", yaml.safe_dump({"clouds": {"otc": made_up}}))
+    claim = {"scalingGroupId": workspace.group_id, "credentialsRef": {"secretName": "made-up"}}
+    for name in ("own", "coming"):
+        neighbour.create(name, **claim)
+        neighbour.wait(f"{name} is refused", lambda body: ready(body).get("status") == "False", name)
+    workspace.create("coming")
+    workspace.wait_ready("coming")
+    workspace.patch("own", {"spec": {"defaultTimeout": 77}})
+    workspace.wait_ready("own")
+    assert {hook["default_timeout"] for hook in workspace.cloud.hooks(workspace.group_id)} == {77, 3600}
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_iam_that_hangs_delays_nobody_else(workspace: Workspace, neighbour: Workspace, silent_address: str) -> None:
+    workspace.create()
+    workspace.wait_ready()
+    for number in range(5):
+        neighbour.put_secret(f"hangs-{number}", neighbour.clouds_yaml(auth_url=silent_address, username=f"u{number}"))
+        neighbour.create(
+            f"claim-{number}",
+            scalingGroupId=workspace.group_id,
+            lifecycleHookName="hook",
+            credentialsRef={"secretName": f"hangs-{number}"},
+        )
+    neighbour.wait(
+        "its Secret is in use", lambda body: body and neighbour.secret("hangs-4").metadata.finalizers, "claim-4"
+    )
+    begun = time.monotonic()
+    workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
+    workspace.wait_ready()
+    assert time.monotonic() - begun < MOST_SECONDS
+
+
+@pytest.mark.usefixtures("operator")
+def test_groups_that_hang_delay_nobody_else(workspace: Workspace, neighbour: Workspace) -> None:
+    cloud = workspace.cloud
+    groups = [cloud.add_group() for _ in range(16)]
+    for group_id in groups:
+        cloud.fault("create", group_id=group_id, hold=True, count=None)
+    for number in range(64):
+        neighbour.create(f"hangs-{number}", scalingGroupId=groups[number % 16])
+    for group_id in groups[:4]:
+        cloud.wait_for_request("create", group_id, state="held")
+    assert measure_create(workspace) < MOST_SECONDS
+
+
+def test_hundreds_of_failures_delay_nobody_else(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, neighbour: Workspace
+) -> None:
+    with OperatorProcess(cluster, cloud.credentials_env()):
+        measure_create(workspace, "first")
+        with ThreadPoolExecutor(8) as pool:
+            creations = [
+                pool.submit(neighbour.create, f"fails-{number}", scalingGroupId=f"no-group-{number}")
+                for number in range(FAILURES)
+            ]
+            for creation in creations[: FAILURES * 3 // 4]:
+                creation.result()
+            seconds = measure_create(workspace)
+            for creation in creations:
+                creation.result()
+        assert seconds < MOST_SECONDS
+        neighbour.wait_reason("GroupNotFound", f"fails-{FAILURES - 1}")
