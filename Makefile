@@ -24,8 +24,9 @@ lint: $(VENV)/.installed  ## Check style, types, layers and Dockerfile.
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
 
-bench: $(VENV)/.installed  ## Measure create to Ready, writes and calls per resource.
-	@exec $(BIN)/python -m tests.bench $(ARGS)
+bench: $(VENV)/.installed  ## Measure speed and cost beside a bare client (N=1000,3000 AS_LATENCY_MS=50 PLOT=file.svg).
+	@exec $(BIN)/python -m tests.bench $(if $(N),--resources="$(N)") \
+	    $(if $(AS_LATENCY_MS),--as-latency-ms="$(AS_LATENCY_MS)") $(if $(PLOT),--plot="$(PLOT)") $(ARGS)
 
 e2e: $(VENV)/.installed  ## Try everything on KUBECONFIG's cluster (IMAGE=, OLD_IMAGE=, CONTEXT= to confirm).
 	@exec $(BIN)/python -m tests.e2e $(if $(IMAGE),--image="$(IMAGE)") \
