@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from importlib.metadata import version
-from typing import Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import kopf
 
@@ -23,13 +23,18 @@ from lifecyclehook_operator.controller.timing import Timing
 from lifecyclehook_operator.health import Health
 from lifecyclehook_operator.kube.client import KubeClient, connect
 from lifecyclehook_operator.kube.errors import KubernetesError
-from lifecyclehook_operator.kube.leaderelection import LeaderElector
+from lifecyclehook_operator.kube.events import EventRecorder
 from lifecyclehook_operator.logs import configure_logging
 from lifecyclehook_operator.settings import Settings
+
+if TYPE_CHECKING:
+    from lifecyclehook_operator.kube.leaderelection import LeaderElector
 
 logger = logging.getLogger(__name__)
 
 _START_RETRY_SECONDS = 3
+#: For how long Events that wait are published after the last reconcile.
+_EVENTS_GRACE_SECONDS = 3
 
 T = TypeVar("T")
 
@@ -85,8 +90,11 @@ class Manager:
         )
         policy = CredentialsPolicy(options.default_credentials_namespaces, options.allowed_endpoints)
         resolver = ClientResolver(controller.secrets, clients, own_credentials, policy)
-        reconciler = Reconciler(kubernetes, resolver, _timing(options), controller.find_claims)
+        events = EventRecorder(kubernetes)
+        reconciler = Reconciler(kubernetes, resolver, _timing(options), controller.find_claims, events)
         await self._retry(lambda: _begin(kubernetes, controller, reconciler))
+        events.start()
+        self._stack.push_async_callback(events.close, _EVENTS_GRACE_SECONDS)
         self._stack.push_async_callback(controller.close, options.shutdown_grace_seconds)
         self._controller = controller
         metrics.LEADER.set(1)
@@ -103,6 +111,9 @@ class Manager:
 
     async def _lead(self) -> None:
         """Wait until this process leads, and end it as soon as it does not any more."""
+        # Takes a tenth of the start, and most processes need none.
+        from lifecyclehook_operator.kube.leaderelection import LeaderElector  # noqa: PLC0415
+
         elector = LeaderElector((await self._connect()).api, self._options.lease_namespace)
         self._is_standby = True
         self._stack.push_async_callback(elector.release)  # once the calls at work have ended, if we lead by then
@@ -169,7 +180,7 @@ async def _begin(kubernetes: KubeClient, controller: Controller, reconciler: Rec
     await controller.begin(reconciler)
 
 
-async def _exit_after(elector: LeaderElector) -> None:
+async def _exit_after(elector: "LeaderElector") -> None:
     """End the process as soon as it does not lead any more: another may lead already, and a crash does no harm."""
     try:
         await elector.renew()

@@ -50,6 +50,11 @@ ACTIVE_WORKERS = Gauge("lifecyclehook_active_workers", "Reconciliations in progr
 DRIFT_CORRECTIONS = Counter(
     "lifecyclehook_drift_corrections", "Hooks restored after they had been changed or deleted outside Kubernetes."
 )
+EVENTS_DROPPED = Counter(
+    "lifecyclehook_events_dropped",
+    "Events that were not published, by reason: rate_limited (the object has had too many) or queue_full.",
+    ["reason"],
+)
 LEADER = Gauge("lifecyclehook_leader", "1 on the replica that reconciles, 0 on one that stands by.")
 BUILD_INFO = Gauge("lifecyclehook_operator_build_info", "Always 1; the label says which version runs.", ["version"])
 BUILD_INFO.labels(version("lifecyclehook-operator")).set(1)

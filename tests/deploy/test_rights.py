@@ -49,8 +49,9 @@ def lead_a_life(operator: OperatorProcess, workspace: Workspace) -> None:
         for name, fields in {"own": {}, "secret": {"credentialsRef": {"secretName": "otc"}}}.items():
             workspace.create(name, **fields)
             workspace.wait_ready(name)
-            workspace.patch(name, {"spec": {"defaultTimeout": 600}})
-            workspace.wait_ready(name)
+            for seconds in (600, 1200):  # the same Event twice, so that one is written again
+                workspace.patch(name, {"spec": {"defaultTimeout": seconds}})
+                workspace.wait_ready(name)
     with operator:
         for name in ("own", "secret"):
             workspace.delete(name)

@@ -40,6 +40,7 @@ METRICS = {
     "lifecyclehook_workqueue_retries_total": set(),
     "lifecyclehook_resources": {"namespace", "ready", "reason"},
     "lifecyclehook_drift_corrections_total": set(),
+    "lifecyclehook_events_dropped_total": {"reason"},
     "lifecyclehook_leader": set(),
     "lifecyclehook_operator_build_info": {"version"},
 }

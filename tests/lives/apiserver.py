@@ -23,7 +23,6 @@ class ApiServer:
     def __init__(self, draw: random.Random, tell: Callable[[str, Body], None]) -> None:
         """Take what is called with each change, by its type."""
         self.objects: dict[str, Body] = {}
-        self.events: list[tuple[str, str]] = []
         self.writes = 0
         self.removed: list[Body] = []
         self._tell = tell
@@ -186,9 +185,6 @@ class ApiClient:
 
     async def patch_status(self, resource: LifecycleHook, patch: Sequence[Body]) -> LifecycleHook:
         return LifecycleHook(await self._write("status", resource, lambda: self._server.patch_status(resource, patch)))
-
-    async def publish_event(self, resource: LifecycleHook, event: Any) -> None:
-        await self._call("event", lambda: self._server.events.append((resource.name, event.reason)))
 
     async def _write(self, operation: str, resource: LifecycleHook, act: Callable[[], Body]) -> Body:
         def explain(effect: dict[str, Any]) -> KubernetesError:

@@ -12,6 +12,7 @@ from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, Lifecy
 from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.timing import Timing
+from lifecyclehook_operator.kube.events import EventRecorder
 
 from .apiserver import ApiClient, ApiServer, Body
 from .clock import run
@@ -343,7 +344,8 @@ class _Process:
         client: Any = ApiClient(world.server, world.network, self._number)
         self._controller = Controller(client, (), tidy_seconds=TIDY_SECONDS, check_seconds=500)
         access: Any = _Access(world, self._number)
-        self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims)
+        events = EventRecorder(client)  # never started: nothing depends on what users are told
+        self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims, events)
         self._events: deque[tuple[float, str | None, Body]] = deque()
         self._is_told = asyncio.Event()
         self._task = asyncio.create_task(self._run())

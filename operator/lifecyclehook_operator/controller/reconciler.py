@@ -51,7 +51,7 @@ from lifecyclehook_operator.controller.status import (
 )
 from lifecyclehook_operator.controller.timing import NEVER, Timing, now
 from lifecyclehook_operator.kube.client import KubeClient
-from lifecyclehook_operator.kube.events import Event, record_event
+from lifecyclehook_operator.kube.events import Event, EventRecorder
 from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RECONCILE_DURATION, RECONCILES
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class Reconciler:
     timing: Timing
     #: Returns the other objects' claims on the same hook, as they are at this moment.
     find_claims: Callable[[LifecycleHook], Iterable[Claim]]
+    events: EventRecorder
     _locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def begin(self, obj: LifecycleHook) -> tuple[ObjectState, float]:
@@ -120,7 +121,7 @@ class Reconciler:
         """Take off the finalizer, or write the status if it changes, and publish an Event of what is new."""
         if isinstance(outcome, Released):
             await self.kubernetes.remove_finalizer(obj)
-            await record_event(self.kubernetes, obj, outcome.event)
+            self.events.record(obj, outcome.event)
             return obj
         if isinstance(outcome, Failed) and is_only_unobserved(obj, outcome.error):
             logger.warning("%s: Failed to list lifecycle hooks: %s", obj.label, outcome.error)
@@ -131,7 +132,7 @@ class Reconciler:
             events = find_events(obj, outcome, status)
             obj = await self.kubernetes.patch_status(obj, patch)
             for event in events:
-                await record_event(self.kubernetes, obj, event)
+                self.events.record(obj, event)
         return obj
 
     async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> float:

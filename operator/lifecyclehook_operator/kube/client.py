@@ -1,106 +1,95 @@
-"""What we read and write ourselves at the API server; watching is kopf's."""
+"""What we read and write ourselves at the API server; watching is kopf's.
 
-import json
+The official client connects and authenticates. Its typed calls are left out: they validate and convert what we read
+from JSON ourselves, and cost more than all the rest of a call.
+"""
+
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
-from functools import partial
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote, urlencode
 from urllib.request import getproxies
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi, V1Secret, VersionApi
-from kubernetes.aio.client.exceptions import (
-    ApiException,
-    ConflictException,
-    ForbiddenException,
-    NotFoundException,
-    UnprocessableEntityException,
-)
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from kubernetes.aio.watch import Watch
+from pydantic_core import from_json
 
 from lifecyclehook_operator.api.v1alpha1 import (
-    API_VERSION,
     CREATE_INTENT_ANNOTATION,
     FINALIZER,
     GROUP,
     IN_USE_LABEL,
-    KIND,
     PLURAL,
     VERSION,
     LifecycleHook,
 )
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
-from lifecyclehook_operator.kube.events import Event
+from lifecyclehook_operator.kube.events import COMPONENT
 from lifecyclehook_operator.kube.secrets import Secret
 
 logger = logging.getLogger(__name__)
 
-COMPONENT = "lifecyclehook-operator"
 _TIMEOUT_SECONDS = 30.0
 _PROBE_TIMEOUT_SECONDS = 3.0
 _PAGE_SIZE = 500
 _WATCH_SECONDS = 240
-_NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+_ERRORS: Mapping[int, type[KubernetesError]] = {
+    HTTPStatus.NOT_FOUND: GoneError,
+    HTTPStatus.CONFLICT: StaleError,
+    HTTPStatus.UNPROCESSABLE_ENTITY: StaleError,
+}
 
 
 class KubeClient:
-    """The writes of a reconcile: finalizer, status and Events; and Secrets, read.
+    """The writes of a reconcile: finalizer and status; Events; and Secrets, read.
 
     Every method raises KubernetesError, StaleError where the object is not as it was read.
     """
 
     def __init__(self, api: ApiClient) -> None:
         self.api = api
-        self._objects = CustomObjectsApi(api)
-        self._core = CoreV1Api(api)
-        self._version = VersionApi(api)
 
     async def is_crd_installed(self) -> bool:
         """Return whether the API server serves our resource."""
-        with _kubernetes_errors():
-            try:
-                served = await self._objects.get_api_resources(GROUP, VERSION, _request_timeout=_TIMEOUT_SECONDS)
-            except NotFoundException:
-                return False
-        return any(each.name == PLURAL for each in served.resources)
+        try:
+            served = await self._call("GET", f"/apis/{GROUP}/{VERSION}")
+        except GoneError:
+            return False
+        return any(each["name"] == PLURAL for each in served["resources"])
 
     async def is_reachable(self) -> bool:
         """Return whether the API server answers, whatever it says."""
         try:
-            await self._version.get_code(_request_timeout=_PROBE_TIMEOUT_SECONDS)
-        except ApiException:
-            return True
-        except (aiohttp.ClientError, TimeoutError):
+            async with self._send("GET", "/version", timeout_seconds=_PROBE_TIMEOUT_SECONDS):
+                return True
+        except KubernetesError:
             return False
-        return True
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> AsyncIterator[LifecycleHook]:
         """Yield the resources of a namespace, or of all; with a name, the one that has it, if it exists."""
-        async for body in self._list(namespace, field_selector=f"metadata.name={name}" if name else None):
+        query = {"fieldSelector": f"metadata.name={name}"} if name else {}
+        async for body in self._list(namespace, query, _JSON):
             yield LifecycleHook(body)
 
     async def list_uids(self, namespace: str = "") -> AsyncIterator[str]:
         """Yield the UIDs of the resources of a namespace, or of all."""
-        async for body in self._list(namespace, _headers=_as_metadata("PartialObjectMetadataList")):
+        async for body in self._list(namespace, {}, _as_metadata("PartialObjectMetadataList")):
             yield body["metadata"]["uid"]
 
-    async def _list(self, namespace: str, **query: Any) -> AsyncIterator[Mapping[str, Any]]:  # noqa: ANN401
-        list_page = (
-            partial(self._objects.list_namespaced_custom_object, GROUP, VERSION, namespace, PLURAL)
-            if namespace
-            else partial(self._objects.list_cluster_custom_object, GROUP, VERSION, PLURAL)
-        )
-        token: str | None = None
+    async def _list(self, namespace: str, query: Mapping[str, str], accept: str) -> AsyncIterator[Mapping[str, Any]]:
+        path, token = _hooks_path(namespace), ""
         while True:
-            with _kubernetes_errors():
-                page: Any = await list_page(
-                    **query, limit=_PAGE_SIZE, _continue=token, _request_timeout=_TIMEOUT_SECONDS
-                )
+            page_query = {**query, "limit": str(_PAGE_SIZE), **({"continue": token} if token else {})}
+            page = await self._call("GET", path, query=page_query, accept=accept)
             for body in page["items"] or ():  # null, where only the metadata of nothing is asked for
                 yield body
             token = page["metadata"].get("continue")
@@ -125,98 +114,51 @@ class KubeClient:
     async def patch_status(self, resource: LifecycleHook, patch: Sequence[Mapping[str, Any]]) -> LifecycleHook:
         """Apply JSON Patch operations to the status, unless the name has passed on to another object."""
         is_same_object = {"op": "test", "path": "/metadata/uid", "value": resource.uid}
-        with _kubernetes_errors():
-            body = await self._objects.patch_namespaced_custom_object_status(
-                GROUP,
-                VERSION,
-                resource.namespace,
-                PLURAL,
-                resource.name,
-                [is_same_object, *map(dict, patch)],
-                field_manager=COMPONENT,
-                _request_timeout=_TIMEOUT_SECONDS,
-                _content_type="application/json-patch+json",
-            )
-        return _as_resource(body)
+        path = f"{_hooks_path(resource.namespace, resource.name)}/status"
+        return LifecycleHook(await self._patch(path, [is_same_object, *map(dict, patch)], _JSON_PATCH))
 
-    async def publish_event(self, obj: LifecycleHook, event: Event) -> None:
-        """Publish an Event (events.k8s.io/v1) about the object, unless its namespace is being deleted."""
-        body = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{obj.name[:200].rstrip('.-')}-", "namespace": obj.namespace},
-            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "type": event.type,
-            "reason": event.reason,
-            "note": event.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
-            "action": "Reconcile",
-            "reportingController": f"{GROUP}/{COMPONENT}",
-            "reportingInstance": os.environ.get("HOSTNAME") or COMPONENT,
-            "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "namespace": obj.namespace,
-                "name": obj.name,
-                "uid": obj.uid,
-                "resourceVersion": str(obj.resource_version),
-            },
-        }
-        with _kubernetes_errors():
-            try:
-                await self._objects.create_namespaced_custom_object(
-                    "events.k8s.io", "v1", obj.namespace, "events", body, _request_timeout=_TIMEOUT_SECONDS
-                )
-            except (ForbiddenException, NotFoundException) as error:
-                if not (error.status == HTTPStatus.NOT_FOUND or _is_namespace_terminating(error)):
-                    raise
-                logger.debug("%s: no Event, because the namespace is being deleted", obj.label)
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> str:
+        """Create an Event (events.k8s.io/v1) and return its name, "" if its namespace is being deleted."""
+        try:
+            created = await self._call("POST", _events_path(namespace), body=body)
+        except KubernetesError as error:
+            if not (isinstance(error, GoneError) or "NamespaceTerminating" in error.causes):
+                raise
+            logger.debug("No Event in namespace %s, which is being deleted", namespace)
+            return ""
+        return str(created["metadata"]["name"])
+
+    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        """Merge into an Event."""
+        await self._patch(f"{_events_path(namespace)}/{quote(name)}", patch, _MERGE_PATCH)
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret, or None if it does not exist."""
-        with _kubernetes_errors():
-            try:
-                secret = await self._core.read_namespaced_secret(name, namespace, _request_timeout=_TIMEOUT_SECONDS)
-            except NotFoundException:
-                return None
-        return self._as_secret(secret)
+        try:
+            return Secret.from_object(await self._call("GET", _secrets_path(namespace, name)))
+        except GoneError:
+            return None
 
     async def find_secrets_version(self, namespace: str = "") -> str:
         """Return from where `watch_secret_names` tells of all that follows."""
-        with _kubernetes_errors():
-            # What an empty list of metadata has for items, null, is not accepted as a V1SecretList.
-            list_secrets: Any = (
-                partial(self._core.list_namespaced_secret_without_preload_content, namespace)
-                if namespace
-                else self._core.list_secret_for_all_namespaces_without_preload_content
-            )
-            response = await list_secrets(
-                limit=1, _request_timeout=_TIMEOUT_SECONDS, _headers=_as_metadata("PartialObjectMetadataList")
-            )
-            text = await response.text()
-            if response.status != HTTPStatus.OK:
-                raise ApiException(http_resp=response, body=text)
-        return str(json.loads(text)["metadata"]["resourceVersion"])
+        accept = _as_metadata("PartialObjectMetadataList")
+        listing = await self._call("GET", _secrets_path(namespace), query={"limit": "1"}, accept=accept)
+        return str(listing["metadata"]["resourceVersion"])
 
     async def watch_secret_names(self, namespace: str, since: str) -> AsyncIterator[tuple[str, str]]:
         """Yield namespace and name of each Secret of a namespace, or of all, that changes, for some minutes."""
-        with _kubernetes_errors():
-            list_secrets, where = self._secrets_lister(namespace)
-            async with Watch(return_type="object") as watch:  # type: ignore[no-untyped-call]
-                async for event in watch.stream(
-                    list_secrets,
-                    *where,
-                    resource_version=since,
-                    timeout_seconds=_WATCH_SECONDS,
-                    _request_timeout=_WATCH_SECONDS + _TIMEOUT_SECONDS,
-                    _headers=_as_metadata("PartialObjectMetadata"),
-                ):
-                    metadata = event["raw_object"]["metadata"]
-                    yield metadata["namespace"], metadata["name"]
-
-    def _secrets_lister(self, namespace: str) -> tuple[Any, tuple[str, ...]]:
-        if namespace:
-            return self._core.list_namespaced_secret, (namespace,)
-        return self._core.list_secret_for_all_namespaces, ()
+        query = {"watch": "true", "resourceVersion": since, "timeoutSeconds": str(_WATCH_SECONDS)}
+        timeout, accept = _WATCH_SECONDS + _TIMEOUT_SECONDS, _as_metadata("PartialObjectMetadata")
+        path = _secrets_path(namespace)
+        async with self._send("GET", path, query=query, accept=accept, timeout_seconds=timeout) as response:
+            if response.status != HTTPStatus.OK:
+                raise _error_from(response, await response.read())
+            async for line in response.content:
+                event = _parse(line)
+                if event["type"] == "ERROR":
+                    raise KubernetesError(f"the watch of Secrets has ended: {event['object'].get('message')}")
+                metadata = event["object"]["metadata"]
+                yield metadata["namespace"], metadata["name"]
 
     async def protect_secret(self, namespace: str, name: str) -> Secret:
         """Put our finalizer and label on a Secret, and return it."""
@@ -231,36 +173,54 @@ class KubeClient:
 
     async def _patch_secret(self, namespace: str, name: str, metadata: Mapping[str, Any]) -> Secret:
         # A strategic merge patch changes single finalizers of the list, whoever else changes others meanwhile.
-        with _kubernetes_errors():
-            secret = await self._core.patch_namespaced_secret(
-                name,
-                namespace,
-                {"metadata": dict(metadata)},
-                field_manager=COMPONENT,
-                _request_timeout=_TIMEOUT_SECONDS,
-                _content_type="application/strategic-merge-patch+json",
-            )
-        return self._as_secret(secret)
-
-    def _as_secret(self, secret: V1Secret) -> Secret:
-        body: Mapping[str, Any] = self.api.sanitize_for_serialization(secret)  # type: ignore[no-untyped-call]
-        return Secret.from_object(body)
+        path = _secrets_path(namespace, name)
+        return Secret.from_object(await self._patch(path, {"metadata": metadata}, _STRATEGIC_MERGE_PATCH))
 
     async def _patch_metadata(self, resource: LifecycleHook, metadata: Mapping[str, Any]) -> LifecycleHook:
         """Merge into the metadata, unless the object has changed since it was read."""
-        with _kubernetes_errors():
-            body = await self._objects.patch_namespaced_custom_object(
-                GROUP,
-                VERSION,
-                resource.namespace,
-                PLURAL,
-                resource.name,
-                {"metadata": {"resourceVersion": str(resource.resource_version), **metadata}},
-                field_manager=COMPONENT,
-                _request_timeout=_TIMEOUT_SECONDS,
-                _content_type="application/merge-patch+json",
+        patch = {"metadata": {"resourceVersion": str(resource.resource_version), **metadata}}
+        return LifecycleHook(await self._patch(_hooks_path(resource.namespace, resource.name), patch, _MERGE_PATCH))
+
+    async def _patch(self, path: str, patch: object, content_type: str) -> Mapping[str, Any]:
+        query = {"fieldManager": COMPONENT}
+        return await self._call("PATCH", path, query=query, body=patch, content_type=content_type)
+
+    async def _call(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:  # noqa: ANN401
+        """Return the object that the API server answers; takes what `_send` takes."""
+        async with self._send(method, path, **request) as response:
+            content = await response.read()
+        if not response.ok:
+            raise _error_from(response, content)
+        return _parse(content)
+
+    @asynccontextmanager
+    async def _send(  # noqa: PLR0913  # the parts of a request
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request, and have the answer read in so many seconds, whatever it is.
+
+        Raises KubernetesError, also for what fails while the answer is read.
+        """
+        headers = {**self.api.default_headers, "Accept": accept, "Content-Type": content_type}
+        url = f"{self.api.configuration.host}{path}{f'?{urlencode(query)}' if query else ''}"
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        try:
+            await self.api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = await self.api.rest_client.request(  # type: ignore[no-untyped-call]
+                method, url, headers=headers, body=body, _request_timeout=timeout
             )
-        return _as_resource(body)
+            async with answer.response as response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
+            raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
 
 
 @asynccontextmanager
@@ -284,45 +244,47 @@ async def _load_configuration(configuration: Configuration) -> None:
         await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
 
 
-def _as_metadata(kind: str) -> Mapping[str, str]:
-    """Return the headers that ask the API server for the metadata of objects only."""
-    return {"Accept": f"application/json;as={kind};g=meta.k8s.io;v=v1"}
+def _hooks_path(namespace: str, name: str = "") -> str:
+    return _path(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL, name)
 
 
-def _as_resource(body: object) -> LifecycleHook:
-    if not isinstance(body, Mapping):
+def _secrets_path(namespace: str, name: str = "") -> str:
+    return _path("/api/v1", namespace, "secrets", name)
+
+
+def _events_path(namespace: str) -> str:
+    return _path("/apis/events.k8s.io/v1", namespace, "events", "")
+
+
+def _path(api: str, namespace: str, plural: str, name: str) -> str:
+    scope = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+    return "/".join(filter(None, (f"{api}{scope}", plural, quote(name, safe=""))))
+
+
+def _as_metadata(kind: str) -> str:
+    """Return what to accept to get the metadata of objects only."""
+    return f"application/json;as={kind};g=meta.k8s.io;v=v1"
+
+
+def _parse(content: bytes) -> Mapping[str, Any]:
+    try:
+        body = from_json(content)
+    except ValueError as error:
+        raise KubernetesError(f"the API server answered what is no JSON: {error}") from error
+    if not isinstance(body, dict):
         raise KubernetesError(f"the API server answered {type(body).__name__} instead of an object")
-    return LifecycleHook(body)
+    return body
 
 
-@contextmanager
-def _kubernetes_errors() -> Iterator[None]:
+def _error_from(response: aiohttp.ClientResponse, content: bytes) -> KubernetesError:
+    """Return the error for an answer; the message of the Status in it, if there is one, says why."""
     try:
-        yield
-    except NotFoundException as error:
-        raise GoneError(_describe(error)) from error
-    except (ConflictException, UnprocessableEntityException) as error:
-        raise StaleError(_describe(error)) from error
-    except ApiException as error:
-        raise KubernetesError(_describe(error)) from error
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
-
-
-def _read_status(error: ApiException) -> Mapping[str, Any]:
-    """Return the Status that the API server answered, or an empty one."""
-    try:
-        status = json.loads(error.body or "")
-    except ValueError:
-        return {}
-    return status if isinstance(status, Mapping) else {}
-
-
-def _is_namespace_terminating(error: ApiException) -> bool:
-    causes = (_read_status(error).get("details") or {}).get("causes") or ()
-    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
-
-
-def _describe(error: ApiException) -> str:
-    # The exception's own text has headers and the whole body; the message in the body's Status says why.
-    return f"{error.status} {error.reason}: {_read_status(error).get('message', error.body)}"
+        status = _parse(content)
+    except KubernetesError:
+        status = {"message": content.decode(errors="replace")}
+    causes = (status.get("details") or {}).get("causes") or ()
+    error = _ERRORS.get(response.status, KubernetesError)(
+        f"{response.status} {response.reason}: {status.get('message')}"
+    )
+    error.causes = frozenset(cause.get("reason") for cause in causes)
+    return error

@@ -9,6 +9,9 @@ KubernetesError           the API server refused a call or could not be reached
 class KubernetesError(Exception):
     """The API server refused a call or could not be reached."""
 
+    #: The reasons of the causes that the API server names, for example NamespaceTerminating.
+    causes: frozenset[str] = frozenset()
+
 
 class StaleError(KubernetesError):
     """The object has changed since it was read, or is gone."""

@@ -1,13 +1,40 @@
-"""Kubernetes Events: what users are told of."""
+"""Kubernetes Events: what users are told of.
 
+They are sent in the background, one after another, so that none holds up what is due to a hook. As with client-go, an
+object gets so many at once and then one each five minutes; the same Event again is counted in its series; and many that
+differ in their text alone become one.
+"""
+
+import asyncio
 import logging
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import os
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
 
-from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
-from lifecyclehook_operator.kube.errors import KubernetesError
+from lifecyclehook_operator.api.v1alpha1 import API_VERSION, GROUP, KIND, LifecycleHook
+from lifecyclehook_operator.kube.errors import GoneError, KubernetesError
+from lifecyclehook_operator.metrics import EVENTS_DROPPED
 
 logger = logging.getLogger(__name__)
+
+COMPONENT = "lifecyclehook-operator"
+_NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
+#: How many Events may wait; 10,000 are some 10 MB.
+_QUEUE_LENGTH = 10_000
+#: How many Events of an object may go out at once, and how long it takes until one more may.
+_BURST = 25
+_REFILL_SECONDS = 300.0
+#: For so long an Event is known, so that its like is counted there.
+_SERIES_SECONDS = 600.0
+#: From so many on, Events of an object that differ in their text alone are taken for one.
+_SIMILAR = 10
+_COMBINED = "(combined from similar events)"
+#: Of how many objects that much is remembered.
+_OBJECTS = 4096
 
 
 @dataclass(frozen=True)
@@ -19,20 +46,165 @@ class Event:
     message: str
 
 
-class Publisher(Protocol):
-    """What is needed of the API server."""
+class EventApi(Protocol):
+    """What is needed of the API server. Each raises KubernetesError."""
 
-    async def publish_event(self, obj: LifecycleHook, event: Event) -> None:
-        """Publish an Event about an object. Raises KubernetesError."""
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> str:
+        """Create an Event (events.k8s.io/v1) and return its name, "" if its namespace is being deleted."""
+
+    async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        """Merge into an Event."""
 
 
-async def record_event(publisher: Publisher, obj: LifecycleHook, event: Event | None) -> None:
-    """Log an event, if there is one, and publish it; what it tells of has been done even if that fails."""
-    if event is None:
-        return
-    level = logging.WARNING if event.type == "Warning" else logging.INFO
-    logger.log(level, "%s: %s: %s", obj.label, event.reason, event.message)
-    try:
-        await publisher.publish_event(obj, event)
-    except KubernetesError as error:
-        logger.warning("%s: Failed to publish an Event: %s", obj.label, error)
+@dataclass
+class _Series:
+    """An Event that is there, and how often what it tells of has happened."""
+
+    name: str = ""
+    count: int = 0
+    last: float = 0
+
+
+@dataclass
+class _History:
+    """What an object was told of lately."""
+
+    tokens: float = _BURST
+    refilled_at: float = 0
+    series: dict[Event, _Series] = field(default_factory=dict)
+
+    def take_token(self, now: float) -> bool:
+        self.tokens = min(_BURST, self.tokens + (now - self.refilled_at) / _REFILL_SECONDS)
+        self.refilled_at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+    def find_series(self, event: Event, now: float) -> tuple[Event, _Series]:
+        """Return the Event to publish in this one's place, and the series that it belongs to."""
+        self.series = {each: series for each, series in self.series.items() if now - series.last < _SERIES_SECONDS}
+        similar = Counter((each.type, each.reason) for each in self.series)
+        if event not in self.series and similar[event.type, event.reason] >= _SIMILAR:
+            combined = (each for each in self.series if (each.type, each.reason) == (event.type, event.reason))
+            event = next(
+                (each for each in combined if each.message.startswith(_COMBINED)),
+                Event(event.type, event.reason, f"{_COMBINED} {event.message}"),
+            )
+        return event, self.series.setdefault(event, _Series())
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An Event that waits, and what it is about."""
+
+    label: str
+    regarding: Mapping[str, str]
+    event: Event
+    happened_at: datetime
+
+
+class EventRecorder:
+    """Publishes Events in the order in which they were recorded."""
+
+    def __init__(self, api: EventApi, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._clock = clock
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_LENGTH)
+        self._histories: OrderedDict[str, _History] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._task = asyncio.create_task(self._run(), name="events")
+
+    async def close(self, seconds: float) -> None:
+        """Publish what waits, for so long at most."""
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._queue.join()
+        except TimeoutError:
+            logger.warning("%s Events were not published before the end", self._queue.qsize())
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    def record(self, obj: LifecycleHook, event: Event | None) -> None:
+        """Log an event, if there is one, and have it published; nobody waits for that, and it may fail."""
+        if event is None:
+            return
+        level = logging.WARNING if event.type == "Warning" else logging.INFO
+        logger.log(level, "%s: %s: %s", obj.label, event.reason, event.message)
+        regarding = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "namespace": obj.namespace,
+            "name": obj.name,
+            "uid": obj.uid,
+            "resourceVersion": str(obj.resource_version),
+        }
+        try:
+            self._queue.put_nowait(_Item(obj.label, regarding, event, datetime.now(UTC)))
+        except asyncio.QueueFull:
+            EVENTS_DROPPED.labels("queue_full").inc()
+            logger.debug("%s: no Event, for too many wait", obj.label)
+
+    async def _run(self) -> None:
+        while True:
+            item = await self._queue.get()
+            try:
+                await self._publish(item)
+            except KubernetesError as error:
+                logger.warning("%s: Failed to publish an Event: %s", item.label, error)
+            except Exception:  # a fault of ours: one Event's must not stop the others
+                logger.exception("%s: Failed to publish an Event", item.label)
+            finally:
+                self._queue.task_done()
+
+    async def _publish(self, item: _Item) -> None:
+        now, history = self._clock(), self._find_history(item.regarding["uid"])
+        event, series = history.find_series(item.event, now)
+        series.count, series.last = series.count + 1, now
+        if not history.take_token(now):
+            EVENTS_DROPPED.labels("rate_limited").inc()
+            logger.debug("%s: no Event, for the object has had too many", item.label)
+            return
+        namespace = item.regarding["namespace"]
+        told = {"count": series.count, "lastObservedTime": _as_micro_time(item.happened_at)}
+        if series.name:
+            try:
+                await self._api.patch_event(namespace, series.name, {"series": told})
+            except GoneError:  # somebody has deleted it
+                series.name, series.count = "", 1
+        if not series.name:
+            body = _as_body(item, event) | ({"series": told} if series.count > 1 else {})
+            series.name = await self._api.create_event(namespace, body)
+
+    def _find_history(self, uid: str) -> _History:
+        history = self._histories.setdefault(uid, _History())
+        self._histories.move_to_end(uid)
+        if len(self._histories) > _OBJECTS:
+            self._histories.popitem(last=False)
+        return history
+
+
+def _as_body(item: _Item, event: Event) -> dict[str, Any]:
+    name = item.regarding["name"][:200].rstrip(".-")
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": f"{name}-", "namespace": item.regarding["namespace"]},
+        "eventTime": _as_micro_time(item.happened_at),
+        "type": event.type,
+        "reason": event.reason,
+        "note": event.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
+        "action": "Reconcile",
+        "reportingController": f"{GROUP}/{COMPONENT}",
+        "reportingInstance": os.environ.get("HOSTNAME") or COMPONENT,
+        "regarding": item.regarding,
+    }
+
+
+def _as_micro_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
