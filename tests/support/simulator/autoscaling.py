@@ -3,8 +3,10 @@
 Where the reference is silent this is our reading, and the tests in tests/contract say so:
 the body is checked before the group, the group before the hooks, a taken name before the limit of five;
 a wrong JSON type breaks the rule of its field; a malformed URN is a topic that does not exist;
-null in a body is a field left out; a signed request for somebody else's project lacks the right to it (AS.0011), and
-one whose X-Project-Id is another than the address's is like a token of another project (AS.0008).
+null in a body is a field left out; a suspended instance means that its group performs a scaling action; ABANDON ends
+all that an instance waits for, whether it is started or stopped; a signed request for somebody else's project lacks the
+right to it (AS.0011), and one whose X-Project-Id is another than the address's is like a token of another project
+(AS.0008).
 """
 
 import json
@@ -112,7 +114,7 @@ def list_hanging_instances(cloud: Cloud, call: Call) -> Answer:
     group = _find_group(cloud, call, _authorize(cloud, call, "as:instanceHooks:list"))
     wanted = call.query.get("instance_id")
     found = [hanging for hanging in group.hanging if wanted in (None, hanging.instance_id)]
-    return Answer(200, {"instance_hanging_info": [_hanging_json(cloud, group, hanging) for hanging in found]})
+    return Answer(200, {"instance_hanging_info": [hanging_json(cloud, group, hanging) for hanging in found]})
 
 
 def call_back(cloud: Cloud, call: Call) -> Answer:
@@ -123,13 +125,16 @@ def call_back(cloud: Cloud, call: Call) -> Answer:
         raise AsError("AS.7039")
     if result not in (*RESULTS, "EXTEND"):
         raise AsError("AS.7034")
-    hanging = _find_hanging(_find_group(cloud, call, project_id), fields)
-    if _hanging_status(cloud, hanging) != "HANGING":
-        raise AsError("AS.7042")
+    group = _find_group(cloud, call, project_id)
+    hanging = _find_hanging(cloud, group, fields)
     if result == "EXTEND":
         hanging.timeout += timedelta(hours=1)
     else:
         hanging.lifecycle_hook_status = result
+    if result == "ABANDON":
+        for other in group.hanging:
+            if other.instance_id == hanging.instance_id and _hanging_status(cloud, other) == "HANGING":
+                other.lifecycle_hook_status = result
     return Answer(204)
 
 
@@ -236,7 +241,7 @@ def _find_group(cloud: Cloud, call: Call, project_id: str) -> Group:
 def _find_idle_group(cloud: Cloud, call: Call, project_id: str) -> Group:
     """Hooks are added, modified and deleted only while the group performs no scaling action."""
     group = _find_group(cloud, call, project_id)
-    if group.busy:
+    if group.busy or any(_hanging_status(cloud, hanging) == "HANGING" for hanging in group.hanging):
         raise AsError("AS.2020", group.id)
     return group
 
@@ -254,14 +259,15 @@ def _find_topic(cloud: Cloud, fields: dict[str, Any]) -> None:
         raise AsError("AS.7043", urn)
 
 
-def _find_hanging(group: Group, fields: dict[str, Any]) -> HangingInstance:
-    """Find what a callback is for: by its key, which wins, or by the instance and the hook."""
+def _find_hanging(cloud: Cloud, group: Group, fields: dict[str, Any]) -> HangingInstance:
+    """Find what a callback is for: by its key, which wins, or by the instance and the hook, and that hangs."""
     key = fields.get("lifecycle_action_key")
     instance, hook = fields.get("instance_id"), fields.get("lifecycle_hook_name")
     if not key and not (instance and hook):
         raise AsError("AS.7040")
     for hanging in group.hanging:
-        if key == hanging.lifecycle_action_key if key else (instance, hook) == _instance_and_hook(hanging):
+        is_meant = key == hanging.lifecycle_action_key if key else (instance, hook) == _instance_and_hook(hanging)
+        if is_meant and _hanging_status(cloud, hanging) == "HANGING":
             return hanging
     raise AsError("AS.7042")
 
@@ -275,7 +281,7 @@ def _hanging_status(cloud: Cloud, hanging: HangingInstance) -> str:
     return hanging.default_result if timed_out else hanging.lifecycle_hook_status
 
 
-def _hanging_json(cloud: Cloud, group: Group, hanging: HangingInstance) -> dict[str, str]:
+def hanging_json(cloud: Cloud, group: Group, hanging: HangingInstance) -> dict[str, str]:
     return {
         "instance_id": hanging.instance_id,
         "scaling_group_id": group.id,

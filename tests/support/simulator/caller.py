@@ -57,11 +57,11 @@ class Caller:
     def delete(self, name: str = "test-hook1", *, group: str | None = None) -> httpx.Response:
         return self.call("DELETE", f"scaling_lifecycle_hook/{group or self.group}/{name}")
 
-    def list_hanging(self, **query: str) -> httpx.Response:
-        return self.call("GET", f"scaling_instance_hook/{self.group}/list", params=query)
+    def list_hanging(self, *, group: str | None = None, **query: str) -> httpx.Response:
+        return self.call("GET", f"scaling_instance_hook/{group or self.group}/list", params=query)
 
-    def call_back(self, **fields: Any) -> httpx.Response:
-        return self.call("PUT", f"scaling_instance_hook/{self.group}/callback", json=fields)
+    def call_back(self, *, group: str | None = None, **fields: Any) -> httpx.Response:
+        return self.call("PUT", f"scaling_instance_hook/{group or self.group}/callback", json=fields)
 
 
 def error_of(response: httpx.Response) -> tuple[int, str]:

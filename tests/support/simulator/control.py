@@ -3,12 +3,13 @@
 import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
 
+from .autoscaling import hanging_json
 from .cloud import DEFAULT_DOMAIN, TIME_FORMAT, Cloud, Group, HangingInstance, Hook, User
 from .faults import Fault, Faults
 from .requestlog import RequestFilter, RequestLog
@@ -43,7 +44,10 @@ def control_routes(cloud: Cloud, log: RequestLog, faults: Faults) -> web.Applica
             web.put("/groups/{group_id}/hooks/{name}", control.put_hook),
             web.patch("/groups/{group_id}/hooks/{name}", control.change_hook),
             web.delete("/groups/{group_id}/hooks/{name}", control.delete_hook),
+            web.get("/groups/{group_id}/hanging", control.list_hanging),
             web.post("/groups/{group_id}/hanging", control.add_hanging),
+            web.patch("/groups/{group_id}/hanging/{key}", control.change_hanging),
+            web.delete("/groups/{group_id}/hanging/{key}", control.delete_hanging),
             web.get("/requests", control.find_requests),
             web.delete("/requests", control.clear_requests),
             web.get("/faults", control.list_faults),
@@ -175,16 +179,35 @@ class _Control:
         del group.hooks[hook.lifecycle_hook_name]
         return web.Response(status=204)
 
+    async def list_hanging(self, request: web.Request) -> web.Response:
+        group = self._group(request)
+        return web.json_response([hanging_json(self._cloud, group, hanging) for hanging in group.hanging])
+
     async def add_hanging(self, request: web.Request) -> web.Response:
         group, wanted = self._group(request), await request.json()
         hook = group.hooks[wanted["lifecycle_hook_name"]]
         hanging = HangingInstance(
-            **wanted,
+            instance_id=wanted["instance_id"],
+            lifecycle_hook_name=hook.lifecycle_hook_name,
             default_result=hook.default_result,
-            timeout=self._cloud.now() + timedelta(seconds=hook.default_timeout),
+            timeout=self._in_seconds(wanted.get("timeout_seconds", hook.default_timeout)),
         )
         group.hanging.append(hanging)
+        self._cloud.secrets[hanging.lifecycle_action_key] = "lifecycle action key"
         return web.json_response({"lifecycle_action_key": hanging.lifecycle_action_key}, status=201)
+
+    async def change_hanging(self, request: web.Request) -> web.Response:
+        group, hanging = self._hanging(request)
+        wanted = await request.json()
+        if "timeout_seconds" in wanted:
+            hanging.timeout = self._in_seconds(wanted["timeout_seconds"])
+        hanging.lifecycle_hook_status = wanted.get("lifecycle_hook_status", hanging.lifecycle_hook_status)
+        return web.json_response(hanging_json(self._cloud, group, hanging))
+
+    async def delete_hanging(self, request: web.Request) -> web.Response:
+        group, hanging = self._hanging(request)
+        group.hanging.remove(hanging)
+        return web.Response(status=204)
 
     async def find_requests(self, request: web.Request) -> web.Response:
         query = dict(request.query)
@@ -226,6 +249,16 @@ class _Control:
         if group is None:
             raise web.HTTPNotFound(text="no such group")
         return group
+
+    def _in_seconds(self, seconds: float) -> datetime:
+        return self._cloud.now() + timedelta(seconds=seconds)
+
+    def _hanging(self, request: web.Request) -> tuple[Group, HangingInstance]:
+        group = self._group(request)
+        for hanging in group.hanging:
+            if hanging.lifecycle_action_key == request.match_info["key"]:
+                return group, hanging
+        raise web.HTTPNotFound(text="no such lifecycle action")
 
     def _hook(self, request: web.Request) -> tuple[Group, Hook]:
         group = self._group(request)

@@ -164,10 +164,27 @@ class Simulator:
     def delete_hook(self, group_id: str, name: str) -> None:
         self._send("DELETE", f"/groups/{group_id}/hooks/{name}")
 
-    def add_hanging_instance(self, group_id: str, hook_name: str, instance_id: str) -> str:
-        """Let a hook suspend an instance and return the key of the lifecycle action."""
-        body = {"lifecycle_hook_name": hook_name, "instance_id": instance_id}
+    def add_hanging_instance(self, group_id: str, hook_name: str, instance_id: str, **fields: Any) -> str:
+        """Let a hook suspend an instance, as its type says when, and return the key of the lifecycle action.
+
+        `timeout_seconds`: for how long, instead of the hook's default timeout.
+        """
+        body = {"lifecycle_hook_name": hook_name, "instance_id": instance_id, **fields}
         return str(self._send("POST", f"/groups/{group_id}/hanging", body)["lifecycle_action_key"])
+
+    def hanging_instances(self, group_id: str) -> list[dict[str, Any]]:
+        """Return the suspensions of a group as AS lists them, those that have ended included."""
+        found: list[dict[str, Any]] = self._send("GET", f"/groups/{group_id}/hanging")
+        return found
+
+    def update_hanging_instance(self, group_id: str, key: str, **fields: Any) -> dict[str, Any]:
+        """Change a suspension behind the client's back: `lifecycle_hook_status`, `timeout_seconds` from now on."""
+        changed: dict[str, Any] = self._send("PATCH", f"/groups/{group_id}/hanging/{key}", fields)
+        return changed
+
+    def delete_hanging_instance(self, group_id: str, key: str) -> None:
+        """List a suspension no more, ended or not."""
+        self._send("DELETE", f"/groups/{group_id}/hanging/{key}")
 
     def fault(self, operation: str | None = None, **fields: Any) -> int:
         """Arm a fault and return its id. `tests.support.simulator.faults.Fault` documents the fields."""

@@ -255,7 +255,7 @@ CALLS: dict[str, Callable[[Caller], httpx.Response]] = {
     "as:lifecycleHooks:update": lambda caller: caller.modify(default_timeout=60),
     "as:instanceHooks:list": lambda caller: caller.list_hanging(),
     "as:instanceHooks:action": lambda caller: caller.call_back(
-        lifecycle_action_result="EXTEND", instance_id="instance-1", lifecycle_hook_name="test-hook1"
+        group="suspending", lifecycle_action_result="EXTEND", instance_id="instance-1", lifecycle_hook_name="test-hook1"
     ),
     "as:lifecycleHooks:delete": lambda caller: caller.delete(),
 }
@@ -264,7 +264,9 @@ CALLS: dict[str, Callable[[Caller], httpx.Response]] = {
 @pytest.mark.parametrize("missing", CALLS)
 def test_a_user_may_do_all_but_what_the_rights_do_not_allow(caller: Caller, missing: str) -> None:
     caller.create()
-    caller.simulator.add_hanging_instance(caller.group, "test-hook1", "instance-1")
+    suspending = caller.simulator.add_group("suspending")
+    caller.create(group=suspending)
+    caller.simulator.add_hanging_instance(suspending, "test-hook1", "instance-1")
     caller.simulator.add_user("limited", "a-password", permissions=[right for right in CALLS if right != missing])
     caller.log_in(name="limited", password="a-password")
     for right, call in CALLS.items():

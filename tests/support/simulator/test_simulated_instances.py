@@ -1,6 +1,6 @@
 """Instances that a hook suspends, and the callback that lets them go."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -99,6 +99,60 @@ def test_the_default_result_stands_when_the_time_is_over(caller: Caller, key: st
 def test_a_callback_that_breaks_a_rule_is_refused(caller: Caller, body: dict[str, str], code: str) -> None:
     assert error_of(caller.call_back(**body)) == (400, code)
     assert show(caller)["lifecycle_hook_status"] == "HANGING"
+
+
+def test_a_group_is_busy_while_it_has_a_suspended_instance(caller: Caller, key: str) -> None:
+    def change() -> list[tuple[int, str]]:
+        calls = caller.create(lifecycle_hook_name="new"), caller.modify(default_timeout=60), caller.delete("new")
+        return [error_of(answer) if answer.is_error else (answer.status_code, "") for answer in calls]
+
+    assert change() == [(400, "AS.2020")] * 3
+    assert caller.get().json()["default_timeout"] == 600
+    caller.call_back(lifecycle_action_result="CONTINUE", lifecycle_action_key=key)
+    assert change() == [(200, ""), (200, ""), (204, "")]
+
+
+def test_a_group_is_busy_until_the_last_timeout(caller: Caller, key: str) -> None:
+    caller.simulator.add_hanging_instance(caller.group, "test-hook1", "instance-2", timeout_seconds=900)
+    caller.simulator.set_clock_skew(700)
+    assert error_of(caller.delete()) == (400, "AS.2020")
+    caller.simulator.set_clock_skew(901)
+    assert caller.delete().status_code == 204
+
+
+@pytest.mark.parametrize(("result", "other"), [("ABANDON", "ABANDON"), ("CONTINUE", "HANGING")])
+def test_an_instance_that_is_abandoned_waits_for_no_other_hook(
+    caller: Caller, key: str, result: str, other: str
+) -> None:
+    caller.simulator.put_hook(
+        caller.group, "second", lifecycle_hook_type="INSTANCE_LAUNCHING", notification_topic_urn=caller.topic
+    )
+    caller.simulator.add_hanging_instance(caller.group, "second", "instance-1")
+    caller.simulator.add_hanging_instance(caller.group, "test-hook1", "instance-2")
+    caller.call_back(lifecycle_action_result=result, lifecycle_action_key=key)
+    statuses = [each["lifecycle_hook_status"] for each in caller.simulator.hanging_instances(caller.group)]
+    assert statuses == [result, other, "HANGING"]
+
+
+def test_an_instance_can_be_suspended_again_under_another_key(caller: Caller, key: str) -> None:
+    whom = {"instance_id": "instance-1", "lifecycle_hook_name": "test-hook1"}
+    caller.call_back(lifecycle_action_result="CONTINUE", **whom)
+    again = caller.simulator.add_hanging_instance(caller.group, "test-hook1", "instance-1")
+    assert again != key
+    assert caller.call_back(lifecycle_action_result="ABANDON", **whom).status_code == 204
+    statuses = [each["lifecycle_hook_status"] for each in caller.simulator.hanging_instances(caller.group)]
+    assert statuses == ["CONTINUE", "ABANDON"]
+
+
+def test_suspensions_are_changed_and_deleted_out_of_band(caller: Caller, key: str) -> None:
+    changed = caller.simulator.update_hanging_instance(
+        caller.group, key, lifecycle_hook_status="WAITING", timeout_seconds=60
+    )
+    assert show(caller) == changed
+    assert changed["lifecycle_hook_status"] == "WAITING"
+    assert parse(changed["timeout"]) < datetime.now(UTC) + timedelta(seconds=61)
+    caller.simulator.delete_hanging_instance(caller.group, key)
+    assert caller.list_hanging().json() == {"instance_hanging_info": []}
 
 
 def test_a_callback_needs_a_body(caller: Caller) -> None:

@@ -31,6 +31,7 @@ def test_what_does_not_exist_cannot_be_changed(caller: Caller) -> None:
         lambda: caller.simulator.delete_hook(caller.group, "nothing"),
         lambda: caller.simulator.update_hook(caller.group, "nothing", default_timeout=60),
         lambda: caller.simulator.add_hanging_instance(caller.group, "nothing", "instance"),
+        lambda: caller.simulator.delete_hanging_instance(caller.group, "no key"),
         lambda: caller.simulator.put_hook(caller.group, "bad", no_such_field=1),
         lambda: caller.simulator.release(99),
     ):
