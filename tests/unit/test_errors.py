@@ -164,6 +164,8 @@ def test_a_missing_right_is_waited_for_whatever_the_call(operation: str) -> None
         ("list", "", "as:lifecycleHooks:list"),
         ("modify", "urn:smn:eu-de:b53e5554fad0494d96206fb84296510b:gsh", "as:lifecycleHooks:update"),
         ("delete", "a:b", "as:lifecycleHooks:delete"),
+        ("list_suspensions", "", "as:instanceHooks:list"),
+        ("callback", "", "as:instanceHooks:action"),
         ("delete", "as:" + "x" * 65 + ":create", "as:lifecycleHooks:delete"),
         ("delete", "\u0430s:lifecycleHooks:create", "as:lifecycleHooks:delete"),
     ],
@@ -173,10 +175,18 @@ def test_the_right_that_is_missing_is_named(operation: str, message: str, right:
     assert error.advice == f"Grant the user the right {right} in this project."
 
 
-def test_a_user_without_a_role_is_not_told_of_one_right_alone() -> None:
+@pytest.mark.parametrize(
+    ("operation", "rights"),
+    [
+        ("create", "as:lifecycleHooks"),
+        ("list_suspensions", "as:instanceHooks"),
+        ("callback", "as:instanceHooks"),
+    ],
+)
+def test_a_user_without_a_role_is_not_told_of_one_right_alone(operation: str, rights: str) -> None:
     message = "no right to as:lifecycleHooks:create"
-    error = WaitingError(Reason.FORBIDDEN, message, operation="create", code="AS.0011")
-    assert error.advice == "Grant the user the as:lifecycleHooks permissions in this project."
+    error = WaitingError(Reason.FORBIDDEN, message, operation=operation, code="AS.0011")
+    assert error.advice == f"Grant the user the {rights} permissions in this project."
 
 
 def test_there_are_no_other_classes() -> None:

@@ -1,4 +1,4 @@
-"""The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0905), for one project."""
+"""The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0907), for one project."""
 
 import asyncio
 import json
@@ -19,19 +19,20 @@ from lifecyclehook_operator.cloud.auth import AccessKeyAuth, LoginLimits, TokenA
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.endpoints import Endpoint
 from lifecyclehook_operator.cloud.errors import (
+    CALLBACK,
+    LIST_SUSPENSIONS,
     CallError,
-    Reason,
-    TransientError,
     error_from_response,
     sanitize,
     transport_errors,
+    undocumented,
 )
-from lifecyclehook_operator.cloud.singleflight import share
+from lifecyclehook_operator.cloud.instances import Suspensions
+from lifecyclehook_operator.cloud.singleflight import Shared
 from lifecyclehook_operator.fairness import FairLimit
 from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
 
-#: How long a listing is kept for others who look at the same group at about the same time.
-_LISTING_KEPT_SECONDS = 10
+_HOOKS, _INSTANCES = "scaling_lifecycle_hook", "scaling_instance_hook"
 #: By these an answer is known for an error, or for a single hook.
 _NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
@@ -53,7 +54,7 @@ class Listing:
         if hook_name in names:
             return _parse_hook("list", self.response, json.dumps(self.entries[names.index(hook_name)]))
         if None in names:
-            raise _undocumented(
+            raise undocumented(
                 "list", self.response, "a hook of the group has no name that can be read, and may be this one"
             )
         return None
@@ -101,7 +102,8 @@ class AutoScalingClient:
         self._auth = (
             AccessKeyAuth(credentials, self._http) if credentials.ak else TokenAuth(credentials, self._http, limit)
         )
-        self._listings: dict[str, tuple[float, asyncio.Task[Listing]]] = {}
+        self._listings = Shared(self._list_hooks)
+        self._suspensions = Shared(self._list_suspensions)
 
     async def find_endpoint(self) -> Endpoint:
         """Return which project it is, and where its AS is."""
@@ -134,22 +136,10 @@ class AutoScalingClient:
         One call serves all who ask for the same group at about the same time. Hooks are always read this way: the path
         that reads a single one means the list if its name is "list".
         """
-        started_at, listing = self._listings.get(group_id, (0.0, None))
-        if listing is None or started_at < not_before:
-            listing = share(self._list_hooks(group_id))
-            self._listings[group_id] = (time.monotonic(), listing)
-        return await asyncio.shield(listing)  # one waiter's cancellation is not the others'
+        return await self._listings.get(group_id, not_before=not_before)
 
     async def _list_hooks(self, group_id: str) -> Listing:
-        try:
-            return _read_list(await self._call("list", "GET", f"{group_id}/list"))
-        finally:
-            own = self._listings.get(group_id)
-            asyncio.get_running_loop().call_later(_LISTING_KEPT_SECONDS, self._forget_listing, group_id, own)
-
-    def _forget_listing(self, group_id: str, listing: object) -> None:
-        if self._listings.get(group_id) is listing:
-            del self._listings[group_id]
+        return _read_list(await self._call("list", "GET", f"{group_id}/list"))
 
     async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
         """Change these fields of a hook, leave the others, and return it as AS answers it (as_06_0904)."""
@@ -160,15 +150,34 @@ class AutoScalingClient:
         """Delete a hook (as_06_0905)."""
         await self._call("delete", "DELETE", f"{group_id}/{hook_name}")
 
+    async def list_suspensions(self, group_id: str, *, not_before: float) -> Suspensions:
+        """Return the instances that hooks of a group suspend, or have suspended, as they were at `not_before` or later.
+
+        As with `list_hooks`, one call (scaling_instance_hook, list) serves all who ask at about the same time.
+        """
+        return await self._suspensions.get(group_id, not_before=not_before)
+
+    async def _list_suspensions(self, group_id: str) -> Suspensions:
+        response = await self._call(LIST_SUSPENSIONS, "GET", f"{group_id}/list", service=_INSTANCES)
+        return Suspensions.from_response(response)
+
+    async def call_back(self, group_id: str, lifecycle_action_key: str, result: str) -> None:
+        """End or extend the suspension that has this key (scaling_instance_hook, callback).
+
+        AS refuses that with AS.7042 unless an instance hangs under this key.
+        """
+        body = {"lifecycle_action_result": result, "lifecycle_action_key": lifecycle_action_key}
+        await self._call(CALLBACK, "PUT", f"{group_id}/callback", body, service=_INSTANCES)
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
     async def _call(
-        self, operation: str, method: str, path: str, body: Mapping[str, Any] | None = None
+        self, operation: str, method: str, path: str, body: Mapping[str, Any] | None = None, *, service: str = _HOOKS
     ) -> httpx.Response:
         endpoint = await self.find_endpoint()
-        url = f"{endpoint.url}/scaling_lifecycle_hook/{path}"
+        url = f"{endpoint.url}/{service}/{path}"
         try:
             with AS_REQUEST_DURATION.labels(operation).time(), transport_errors(operation):
                 response = await self._http.request(method, url, json=body, headers=endpoint.headers, auth=self._auth)
@@ -178,7 +187,8 @@ class AutoScalingClient:
             raise
         finally:
             if method != "GET":  # it may have taken effect, and no listing tells of it that was begun before
-                self._listings.pop(path.partition("/")[0], None)
+                for shared in (self._listings, self._suspensions):
+                    shared.forget(path.partition("/")[0])
         failure = None if response.is_success else error_from_response(response, operation)
         AS_REQUESTS.labels(operation, response.status_code, failure.code if failure else "").inc()
         if failure is not None:
@@ -191,7 +201,7 @@ def _read_hook(operation: str, response: httpx.Response, hook_name: str) -> Hook
     hook = _parse_hook(operation, response, response.content)
     if hook.lifecycle_hook_name != hook_name:
         other = sanitize(hook.lifecycle_hook_name, 64)
-        raise _undocumented(operation, response, f"it is about a hook named {other!r}, not {hook_name!r}")
+        raise undocumented(operation, response, f"it is about a hook named {other!r}, not {hook_name!r}")
     return hook
 
 
@@ -201,32 +211,21 @@ def _parse_hook(operation: str, response: httpx.Response, content: str | bytes) 
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"]))
-        raise _undocumented(operation, response, f"{where or 'body'}: {problem['msg']}") from error
+        raise undocumented(operation, response, f"{where or 'body'}: {problem['msg']}") from error
 
 
 def _read_list(response: httpx.Response) -> Listing:
     try:
         body: Any = response.json()  # unlike pydantic, takes the half character that a text may end in where it was cut
     except (ValueError, RecursionError) as error:
-        raise _undocumented("list", response, "it is no JSON") from error
+        raise undocumented("list", response, "it is no JSON") from error
     entries = body.get("lifecycle_hooks") if isinstance(body, dict) else None
     # An empty list may be left out; but who takes something else for it takes hooks for gone.
     if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
         entries = []
     if not isinstance(entries, list):
-        raise _undocumented("list", response, "it has no list of hooks")
+        raise undocumented("list", response, "it has no list of hooks")
     return Listing(entries, response)
-
-
-def _undocumented(operation: str, response: httpx.Response, problem: str) -> TransientError:
-    return TransientError(
-        Reason.UNEXPECTED_RESPONSE,
-        f"the answer is not the documented one: {problem}",
-        operation=operation,
-        http_status=response.status_code,
-        request_id=response.headers.get("X-Request-Id", ""),
-        outcome_unknown=True,
-    )
 
 
 def _trust(credentials: Credentials) -> ssl.SSLContext:

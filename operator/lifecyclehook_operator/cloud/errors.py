@@ -21,6 +21,9 @@ from typing import Any, ClassVar, Literal
 
 import httpx
 
+#: The calls about suspended instances, as the metrics and a status name them.
+LIST_SUSPENSIONS, CALLBACK = "list_suspensions", "callback"
+
 
 class Reason(StrEnum):
     """The closed list of reasons of the Ready condition."""
@@ -65,7 +68,7 @@ class CallError(Exception):
         Args:
             reason: why, for the Ready condition.
             message: what the cloud answered, or why there was no answer.
-            operation: validate, authenticate, claim, list, create, adopt, modify or delete.
+            operation: validate, authenticate, claim, list, create, adopt, modify, delete, list_suspensions or callback.
             http_status: of the answer, if there was one.
             code: of the answer, such as AS.7038, if there was one.
             request_id: of the answer, if there was one.
@@ -94,6 +97,8 @@ class CallError(Exception):
         """What the user can do about it."""
         if right := find_missing_right(self.operation, self.code, self.message):
             return f"Grant the user the right {right} in this project."
+        if self.reason is Reason.FORBIDDEN and self.operation in (LIST_SUSPENSIONS, CALLBACK):
+            return "Grant the user the as:instanceHooks permissions in this project."
         return self._advice or _ADVICE[self.reason]
 
 
@@ -223,6 +228,8 @@ _RIGHTS: Mapping[str, str] = {
     "list": "as:lifecycleHooks:list",
     "modify": "as:lifecycleHooks:update",
     "delete": "as:lifecycleHooks:delete",
+    LIST_SUSPENSIONS: "as:instanceHooks:list",
+    CALLBACK: "as:instanceHooks:action",
 }
 #: One that is part of a longer word, such as a URN, is none.
 _RIGHT = re.compile(r"(?<![\w:-])[a-z]{1,16}:[A-Za-z]{1,64}:[A-Za-z]{1,64}(?![\w:-])")
@@ -308,6 +315,18 @@ def error_from_response(response: httpx.Response, operation: str) -> CallError:
         ),
         retry_after_seconds=_read_retry_after(response),
         outcome_unknown=class_ is TransientError and response.status_code != httpx.codes.TOO_MANY_REQUESTS,
+    )
+
+
+def undocumented(operation: str, response: httpx.Response, problem: str) -> TransientError:
+    """Return the error that a success is which does not say what it should."""
+    return TransientError(
+        Reason.UNEXPECTED_RESPONSE,
+        f"the answer is not the documented one: {problem}",
+        operation=operation,
+        http_status=response.status_code,
+        request_id=response.headers.get("X-Request-Id", ""),
+        outcome_unknown=True,
     )
 
 

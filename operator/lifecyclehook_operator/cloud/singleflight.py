@@ -12,6 +12,8 @@ from lifecyclehook_operator.cloud.errors import (
 
 T = TypeVar("T")
 
+#: How long an answer is kept for others who ask the same at about the same time.
+_KEPT_SECONDS = 10
 #: For how long IAM is not asked again, in seconds: after a refusal, and after it could not be asked.
 _REFUSED_SECONDS = 30
 _FAILED_SECONDS = 0.5
@@ -22,6 +24,36 @@ def share(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     task = asyncio.create_task(call)
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
     return task
+
+
+class Shared(Generic[T]):
+    """Something to be asked of AS by key: one call serves all who ask the same at about the same time."""
+
+    def __init__(self, ask: Callable[[str], Coroutine[Any, Any, T]]) -> None:
+        self._ask = ask
+        self._answers: dict[str, tuple[float, asyncio.Task[T]]] = {}
+
+    async def get(self, key: str, *, not_before: float) -> T:
+        """Return what AS answered to a call made at `not_before` (of time.monotonic) or later. Raises CallError."""
+        started_at, answer = self._answers.get(key, (0.0, None))
+        if answer is None or started_at < not_before:
+            answer = share(self._ask_once(key))
+            self._answers[key] = (time.monotonic(), answer)
+        return await asyncio.shield(answer)  # one waiter's cancellation is not the others'
+
+    def forget(self, key: str) -> None:
+        """Let no answer that has been asked for serve who asks from now on."""
+        self._answers.pop(key, None)
+
+    async def _ask_once(self, key: str) -> T:
+        try:
+            return await self._ask(key)
+        finally:
+            asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._expire, key, self._answers.get(key))
+
+    def _expire(self, key: str, answer: object) -> None:
+        if self._answers.get(key) is answer:
+            del self._answers[key]
 
 
 class SingleFlight(Generic[T]):

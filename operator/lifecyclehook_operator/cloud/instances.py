@@ -1,0 +1,93 @@
+"""The instances that hooks suspend, as AS lists them (as_06_0905)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+import httpx
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from lifecyclehook_operator.cloud.errors import LIST_SUSPENSIONS, undocumented
+
+#: By these an answer is known for an error.
+_NO_LIST = frozenset({"error", "error_code"})
+
+_Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it is out of range") from error
+
+
+class Suspension(BaseModel):
+    """An instance that a hook suspends, or has suspended. Unknown fields and unknown values are tolerated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance_id: _Text
+    lifecycle_hook_name: _Text
+    #: Who knows it can end the suspension: it is shown to nobody who may not.
+    lifecycle_action_key: _Text = Field(repr=False)
+    default_result: str = Field(max_length=64)
+    #: When AS acts by `default_result`.
+    timeout: Annotated[datetime, AfterValidator(_in_utc)]
+    #: HANGING, or CONTINUE or ABANDON, as which it has ended.
+    lifecycle_hook_status: str = Field(max_length=64)
+
+    @property
+    def is_hanging(self) -> bool:
+        """Whether the instance is suspended at this moment."""
+        return self.lifecycle_hook_status == "HANGING"
+
+
+@dataclass(frozen=True)
+class Suspensions:
+    """The suspensions of a group, each as AS listed it."""
+
+    entries: list[Any]
+    response: httpx.Response
+
+    @classmethod
+    def from_response(cls, response: httpx.Response) -> Self:
+        """Read the answer of the list call. Raises TransientError if it isn't the documented one."""
+        try:
+            body: Any = response.json()
+        except (ValueError, RecursionError) as error:
+            raise undocumented(LIST_SUSPENSIONS, response, "it is no JSON") from error
+        entries = body.get("instance_hanging_info") if isinstance(body, dict) else None
+        if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
+            entries = []  # of nothing it may be left out
+        if not isinstance(entries, list):
+            raise undocumented(LIST_SUSPENSIONS, response, "it has no list of suspended instances")
+        return cls(entries, response)
+
+    def of_hook(self, hook_name: str) -> list[Suspension]:
+        """Return the suspensions of a hook, ended ones included.
+
+        Raises TransientError if one that is of this hook, or may be, can't be read.
+        """
+        found = []
+        for entry in self.entries:
+            name = entry.get("lifecycle_hook_name") if isinstance(entry, Mapping) else None
+            if name == hook_name or not isinstance(name, str):
+                try:
+                    found.append(Suspension.model_validate(entry))
+                except ValidationError as error:
+                    problem = error.errors(include_url=False, include_input=False)[0]
+                    where = ".".join(["instance_hanging_info", *map(str, problem["loc"])])
+                    raise undocumented(LIST_SUSPENSIONS, self.response, f"{where}: {problem['msg']}") from error
+        return found
+
+    def hanging(self) -> Iterator[Suspension]:
+        """Yield the suspensions of every hook that have not ended, as far as they can be read."""
+        for entry in self.entries:
+            try:
+                suspension = Suspension.model_validate(entry)
+            except ValidationError:
+                continue
+            if suspension.is_hanging:
+                yield suspension
