@@ -1,6 +1,5 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0907), for one project."""
 
-import asyncio
 import json
 import logging
 import ssl
