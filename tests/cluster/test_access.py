@@ -36,7 +36,7 @@ def test_an_endpoint_that_is_not_allowed_is_not_called(
         workspace.put_secret("otc", workspace.clouds_yaml())
         workspace.create(credentialsRef={"secretName": "otc"})
         body = workspace.wait_reason("CredentialsInvalid")
-        assert "127.0.0.1 is none of --allowed-endpoints" in ready(body)["message"]
+        assert "host 127.0.0.1 is not in --allowed-endpoints" in ready(body)["message"]
         content: dict[str, Any] = yaml.safe_load(
             workspace.clouds_yaml(auth_url=cloud.auth_url.replace("127.0.0.1", "localhost"))
         )

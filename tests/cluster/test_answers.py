@@ -38,14 +38,14 @@ def test_what_the_resource_does_not_need_may_be_missing(workspace: Workspace) ->
     assert operations(workspace) == ["create"]
 
 
-def test_odd_hooks_of_others_do_not_keep_a_hook_from_being_repaired(workspace: Workspace) -> None:
+def test_odd_hooks_of_others_do_not_keep_drift_from_being_corrected(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()
     drifted = workspace.cloud.update_hook(workspace.group_id, "hook", default_timeout=60)
     listed = [{"lifecycle_hook_name": "odd", "default_timeout": "soon"}, None, drifted]
     workspace.cloud.fault("list", group_id=workspace.group_id, status=200, json={"lifecycle_hooks": listed})
     look(workspace)
-    workspace.wait("it is repaired", lambda body: "repaired" in ready(body)["message"])
+    workspace.wait("it is reverted", lambda body: "Reverted external change" in ready(body)["message"])
     assert [hook["default_timeout"] for hook in workspace.cloud.hooks(workspace.group_id)] == [3600]
     assert operations(workspace) == ["create", "list", "modify"]
 

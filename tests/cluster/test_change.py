@@ -20,7 +20,7 @@ def test_an_edit_sends_just_what_differs(workspace: Workspace) -> None:
         "create",
         "modify",
     ]
-    workspace.wait_events([("Normal", "Created"), ("Normal", "Modified")])
+    workspace.wait_events([("Normal", "Created"), ("Normal", "Updated")])
     assert workspace.writes() == ["lifecyclehooks", "lifecyclehooks/status", "lifecyclehooks/status"]
 
 

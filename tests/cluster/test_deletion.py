@@ -105,7 +105,7 @@ def test_wrong_credentials_keep_the_resource_until_an_admin_lets_it_go(workspace
     workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/force-release": "true"}}})
     workspace.wait_gone()
     assert len(workspace.cloud.hooks(workspace.group_id)) == 1
-    eventually("the Event is there", lambda: ("Warning", "ForceReleased") in workspace.events())
+    eventually("the Event is there", lambda: ("Warning", "ForceFinalized") in workspace.events())
 
 
 def test_a_secret_in_use_stays_until_the_last_hook_is_gone(workspace: Workspace) -> None:

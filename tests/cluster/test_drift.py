@@ -1,4 +1,4 @@
-"""Somebody else changes a hook, and it is noticed."""
+"""A hook is changed or deleted outside Kubernetes."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ RESYNC_SECONDS = 2
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
-    """An operator that looks often."""
+    """An operator with a short resync interval."""
     with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=RESYNC_SECONDS, **fast) as process:
         yield process
 
@@ -22,23 +22,24 @@ def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) ->
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def test_a_changed_hook_is_repaired_and_what_differed_is_told(workspace: Workspace) -> None:
+def test_an_external_change_is_reverted_and_reported(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()
     workspace.cloud.update_hook(workspace.group_id, "hook", default_timeout=99)
-    body = workspace.wait("the repair is told", lambda body: "99" in ready(body).get("message", ""))
+    body = workspace.wait("the correction is reported", lambda body: "99" in ready(body).get("message", ""))
     assert is_ready(body)
-    assert "defaultTimeout to 99 instead of 3600" in ready(body)["message"]
+    message = "The lifecycle hook is up to date. Reverted external change: defaultTimeout 99 -> 3600."
+    assert ready(body)["message"] == message
     (modify,) = workspace.cloud.requests("modify", workspace.group_id)
     assert modify.body == {"default_timeout": 3600}
-    workspace.wait_events([("Normal", "Created"), ("Normal", "Repaired")])
+    workspace.wait_events([("Normal", "Created"), ("Normal", "DriftCorrected")])
 
 
 def test_an_event_holds_what_differed_however_long_it_is(workspace: Workspace) -> None:
     workspace.create(notificationMetadata="語" * 256)
     workspace.wait_ready()
     workspace.cloud.update_hook(workspace.group_id, "hook", notification_metadata="話" * 256)
-    workspace.wait_events([("Normal", "Created"), ("Normal", "Repaired")])
+    workspace.wait_events([("Normal", "Created"), ("Normal", "DriftCorrected")])
 
 
 def test_a_deleted_hook_is_created_again(workspace: Workspace) -> None:
@@ -46,8 +47,8 @@ def test_a_deleted_hook_is_created_again(workspace: Workspace) -> None:
     workspace.wait_ready()
     workspace.cloud.delete_hook(workspace.group_id, "hook")
     eventually("the hook is there again", lambda: workspace.cloud.hooks(workspace.group_id))
-    workspace.wait("the repair is told", lambda body: "gone" in ready(body).get("message", ""))
-    workspace.wait_events([("Normal", "Created"), ("Normal", "Repaired")])
+    workspace.wait("the correction is reported", lambda body: "Recreated" in ready(body).get("message", ""))
+    workspace.wait_events([("Normal", "Created"), ("Normal", "DriftCorrected")])
 
 
 def test_drift_can_be_only_reported(workspace: Workspace) -> None:
@@ -55,10 +56,10 @@ def test_drift_can_be_only_reported(workspace: Workspace) -> None:
     workspace.wait_ready()
     workspace.cloud.update_hook(workspace.group_id, "hook", default_timeout=99)
     body = workspace.wait_reason("Drifted")
-    assert "defaultTimeout to 99 instead of 3600" in ready(body)["message"]
+    assert "Changed outside Kubernetes: defaultTimeout 3600 -> 99." in ready(body)["message"]
     assert body["status"]["lifecycleHook"]["defaultTimeout"] == 99
     assert workspace.cloud.requests("modify", workspace.group_id) == []
-    workspace.wait_events([("Normal", "Created"), ("Warning", "Drifted")])  # told of after the write
+    workspace.wait_events([("Normal", "Created"), ("Warning", "Drifted")])  # published after the write
     writes = len(workspace.writes())
     workspace.cloud.wait_for_request("list", workspace.group_id, count=3)
     assert len(workspace.writes()) == writes
@@ -72,7 +73,7 @@ def test_a_deleted_hook_can_be_only_reported(workspace: Workspace) -> None:
     workspace.wait_ready()
     workspace.cloud.delete_hook(workspace.group_id, "hook")
     body = workspace.wait_reason("Drifted")
-    assert "deleted" in ready(body)["message"]
+    assert "Deleted outside Kubernetes" in ready(body)["message"]
     assert workspace.cloud.hooks(workspace.group_id) == []
     workspace.delete()
     workspace.wait_gone()
@@ -106,7 +107,7 @@ def test_a_look_costs_one_list_call_for_a_whole_group_and_no_write(workspace: Wo
         assert workspace.writes(name) == ["lifecyclehooks", "lifecyclehooks/status"]
 
 
-def test_a_look_that_fails_for_a_while_makes_a_ready_hook_unknown(workspace: Workspace) -> None:
+def test_a_ready_hook_is_unknown_while_it_cannot_be_observed_and_its_recovery_is_an_event(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()
     workspace.cloud.fault("list", group_id=workspace.group_id, status=503, count=None)
@@ -114,12 +115,13 @@ def test_a_look_that_fails_for_a_while_makes_a_ready_hook_unknown(workspace: Wor
     assert ready(body)["status"] == "Unknown"
     workspace.cloud.clear_faults()
     workspace.wait_ready()
+    workspace.wait_events([("Normal", "Created"), ("Warning", "CloudUnavailable"), ("Normal", "Recovered")])
 
 
 def test_trouble_with_iam_does_not_touch_a_ready_hook(workspace: Workspace) -> None:
     workspace.create()
     workspace.wait_ready()
-    workspace.wait_events([("Normal", "Created")])  # told of after the write
+    workspace.wait_events([("Normal", "Created")])  # published after the write
     writes = workspace.writes()
     last = workspace.cloud.requests()[-1].sequence
     workspace.cloud.fault("token", status=503, count=2)
@@ -143,6 +145,6 @@ def test_an_annotation_makes_the_operator_look_at_once(
             own.wait_ready()
             own.cloud.update_hook(own.group_id, "hook", default_timeout=99)
             own.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
-            eventually("it is repaired", lambda: own.cloud.hooks(own.group_id)[0]["default_timeout"] == 3600)
+            eventually("it is reverted", lambda: own.cloud.hooks(own.group_id)[0]["default_timeout"] == 3600)
     finally:
         operator.start()

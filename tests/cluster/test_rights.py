@@ -32,7 +32,7 @@ def wait_refused(workspace: Workspace, operation: str, right: str) -> None:
     error = body["status"]["error"]
     assert (error["httpStatus"], error["code"], error["retry"]) == (400, "AS.0031", "Slow")
     assert ready(body)["reason"] == "Forbidden"
-    assert ready(body)["message"].endswith(f"Grant the user the right {right} in this project.")
+    assert f"Grant the user the right {right} in this project." in ready(body)["message"]
     assert condition(body, "Stalled")["status"] == "True"
     workspace.cloud.wait_for_request(operation, workspace.group_id, count=2)
 
@@ -63,11 +63,17 @@ def test_a_right_that_is_missing_is_named_and_waited_for_by_every_call(workspace
     assert cloud.hooks(group_id) == []
 
 
-def test_a_user_without_a_role_is_told_of_all_the_rights(workspace: Workspace, user: str) -> None:
+def test_for_a_user_without_a_role_the_message_names_all_rights_and_what_was_used(
+    workspace: Workspace, user: str
+) -> None:
     workspace.cloud.set_permissions([], user)
     workspace.create(credentialsRef={"secretName": "otc"})
     body = workspace.wait_reason("Forbidden")
     assert (body["status"]["error"]["httpStatus"], body["status"]["error"]["code"]) == (403, "AS.0011")
-    assert ready(body)["message"].endswith("Grant the user the as:lifecycleHooks permissions in this project.")
+    message = ready(body)["message"]
+    assert "Grant the user the as:lifecycleHooks permissions in this project." in message
+    assert f"Used Secret {workspace.namespace}/otc (cloud otc), auth_url {workspace.cloud.auth_url}" in message
+    assert f"({workspace.cloud.project_id})" in message
+    assert f"password of {user}" not in str(body)
     workspace.cloud.set_permissions(None, user)
     workspace.wait_ready()

@@ -113,4 +113,4 @@ def test_a_hook_does_not_move_to_another_project(cloud: Simulator, workspace: Wo
     workspace.replace_secret("otc", workspace.clouds_yaml(project_name="eu-de_third"))
     workspace.patch("hook", {"spec": {"defaultTimeout": 61}})
     body = workspace.wait_reason("CredentialsInvalid")
-    assert f"the hook lives in {cloud.project_id}" in body["status"]["error"]["message"]
+    assert f"the hook is in {cloud.project_id}" in body["status"]["error"]["message"]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, LifecycleHook, LifecycleHookSpec
+from lifecyclehook_operator.cloud.errors import CallError
 from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.timing import Timing
@@ -393,6 +394,9 @@ class _Access:
     async def resolve(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> CloudClient:
         world = self._world
         return CloudClient(world.cloud, world.network, self._process, resource.uid, self._listings, world)
+
+    def describe(self, _: LifecycleHook, __: CallError) -> str:
+        return ""
 
     def is_secret_being_deleted(self, _: LifecycleHook) -> bool:
         return False

@@ -12,7 +12,7 @@ import yaml
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.endpoints import Endpoint
-from lifecyclehook_operator.cloud.errors import CredentialsError, Reason
+from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Reason, WaitingError
 from lifecyclehook_operator.controller.clients import ClientCache, ClientResolver, CredentialsPolicy
 from lifecyclehook_operator.kube.errors import KubernetesError
 from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
@@ -38,7 +38,7 @@ def make_secret(*, is_protected: bool = False, is_deleting: bool = False, **auth
 
 
 class SecretApi:
-    """Stands in for the API server: one Secret or none, and a note of each call."""
+    """Stands in for the API server: one Secret or none, and a record of each call."""
 
     def __init__(self, secret: Secret | None) -> None:
         self.secret = secret
@@ -46,18 +46,18 @@ class SecretApi:
         self.is_out_of_order = False
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
-        await self._note("read", (namespace, name))
+        await self._record("read", (namespace, name))
         return self.secret
 
     async def protect_secret(self, namespace: str, name: str) -> Secret:
-        await self._note("hold", (namespace, name))
+        await self._record("protect", (namespace, name))
         assert self.secret is not None
         return Secret(self.secret.content, is_protected=True)
 
     async def unprotect_secret(self, namespace: str, name: str) -> None:
-        await self._note("release", (namespace, name))
+        await self._record("unprotect", (namespace, name))
 
-    async def _note(self, call: str, key: Key) -> None:
+    async def _record(self, call: str, key: Key) -> None:
         assert key == KEY
         self.calls.append(call)
         await asyncio.sleep(0)
@@ -65,33 +65,30 @@ class SecretApi:
             raise KubernetesError("out of order")
 
 
-class StubProject:
-    """A project at an address of the test's."""
+class StubClient:
+    """A client of a project at an address that the test chooses."""
 
     def __init__(self, url: str) -> None:
-        self._place = Endpoint("p-1", url)
+        self.endpoint = Endpoint("p-1", url, project_name="eu-de_web")
 
     async def find_endpoint(self) -> Endpoint:
-        return self._place
-
-    async def get_project_id(self) -> str:
-        return self._place.project_id
+        return self.endpoint
 
 
 class StubClients:
-    """Keeps the credentials that a project was asked for with."""
+    """Keeps the credentials of the clients that were asked for."""
 
     def __init__(self, url: str) -> None:
         self.asked: list[Credentials] = []
-        self._project = StubProject(url)
+        self._client = StubClient(url)
 
-    def get(self, credentials: Credentials) -> StubProject:
+    def get(self, credentials: Credentials) -> StubClient:
         self.asked.append(credentials)
-        return self._project
+        return self._client
 
 
 class Case:
-    """An ClientResolver with one Secret, and what it leads to."""
+    """A ClientResolver with one Secret, and what it leads to."""
 
     def __init__(
         self,
@@ -125,16 +122,16 @@ def referring(cloud_name: str = "otc", **more: Any) -> LifecycleHook:
     return make_resource(spec={**SPEC, "credentialsRef": reference}, **more)
 
 
-async def test_a_secret_that_is_held_is_read_once() -> None:
+async def test_a_secret_that_is_protected_is_read_once() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     secrets = await asyncio.gather(*(store.get(KEY, protect=True) for _ in range(20)))
     assert all(secret is not None and secret.is_protected for secret in secrets)
-    assert api.calls == ["read", "hold"]
+    assert api.calls == ["read", "protect"]
     assert store.protected() == [KEY]
 
 
-async def test_a_secret_that_is_not_to_be_held_is_only_read() -> None:
+async def test_a_secret_that_is_not_to_be_protected_is_only_read() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     for _ in range(2):
@@ -164,21 +161,21 @@ async def test_a_secret_that_is_missing_is_known_to_be_until_it_is_there() -> No
     assert not store.is_any_missing.is_set()
 
 
-async def test_a_secret_that_is_held_unnoticed_is_released_all_the_same() -> None:
+async def test_a_secret_that_has_our_finalizer_already_can_be_unprotected() -> None:
     api = SecretApi(make_secret(is_protected=True))
     store = SecretStore(api)
     assert await store.get(KEY, protect=False) == api.secret
     await store.unprotect(KEY)
-    assert api.calls == ["read", "release"]
+    assert api.calls == ["read", "unprotect"]
 
 
-async def test_a_secret_that_is_being_deleted_serves_but_cannot_be_held() -> None:
+async def test_a_secret_that_is_being_deleted_is_used_but_cannot_be_protected() -> None:
     api = SecretApi(make_secret(is_deleting=True))
     assert await SecretStore(api).get(KEY, protect=True) == api.secret
     assert api.calls == ["read"]
 
 
-async def test_whether_a_secret_is_being_deleted_is_known_of_those_that_are_held_or_missing() -> None:
+async def test_whether_a_secret_is_being_deleted_is_known_if_it_is_protected_or_missing() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     assert store.is_being_deleted(KEY) is None
@@ -200,17 +197,17 @@ async def test_a_secret_that_does_not_exist_is_asked_for_again() -> None:
     assert api.calls == ["read", "read"]
 
 
-async def test_a_secret_is_released_once_and_only_if_it_is_held() -> None:
+async def test_a_secret_is_unprotected_once_and_only_if_it_is_protected() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     await store.unprotect(KEY)
     await store.get(KEY, protect=True)
     await asyncio.gather(store.unprotect(KEY), store.unprotect(KEY))
-    assert api.calls == ["read", "hold", "release"]
+    assert api.calls == ["read", "protect", "unprotect"]
     assert store.protected() == []
 
 
-async def test_a_secret_whose_release_fails_is_still_held() -> None:
+async def test_a_secret_stays_protected_if_unprotecting_it_fails() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     await store.get(KEY, protect=True)
@@ -220,7 +217,7 @@ async def test_a_secret_whose_release_fails_is_still_held() -> None:
     assert store.protected() == [KEY]
 
 
-async def test_a_hold_that_fails_is_tried_again() -> None:
+async def test_a_protection_that_fails_is_retried() -> None:
     api = SecretApi(make_secret())
     api.is_out_of_order = True
     store = SecretStore(api)
@@ -229,10 +226,10 @@ async def test_a_hold_that_fails_is_tried_again() -> None:
     api.is_out_of_order = False
     gc.collect()
     await store.get(KEY, protect=True)
-    assert api.calls == ["read", "read", "hold"]
+    assert api.calls == ["read", "read", "protect"]
 
 
-async def test_a_change_of_a_held_secret_takes_effect_with_no_further_read() -> None:
+async def test_a_change_of_a_protected_secret_takes_effect_with_no_further_read() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     await store.get(KEY, protect=True)
@@ -240,18 +237,18 @@ async def test_a_change_of_a_held_secret_takes_effect_with_no_further_read() -> 
     assert store.update(KEY, changed)
     assert not store.update(KEY, make_secret(is_protected=True, username="changed"))
     assert await store.get(KEY, protect=True) == changed
-    assert api.calls == ["read", "hold"]
+    assert api.calls == ["read", "protect"]
 
 
-@pytest.mark.parametrize("news", [None, make_secret(is_protected=False)], ids=["deleted", "finalizer taken off"])
-async def test_a_secret_that_is_not_held_any_more_is_read_again(news: Secret | None) -> None:
+@pytest.mark.parametrize("news", [None, make_secret(is_protected=False)], ids=["deleted", "finalizer removed"])
+async def test_a_secret_that_is_not_protected_any_more_is_read_again(news: Secret | None) -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)
     await store.get(KEY, protect=True)
     assert store.update(KEY, news)
     assert store.protected() == []
     await store.get(KEY, protect=True)
-    assert api.calls == ["read", "hold"] * 2
+    assert api.calls == ["read", "protect"] * 2
 
 
 async def test_a_resource_that_refers_to_no_secret_has_the_operators_own_credentials() -> None:
@@ -263,14 +260,14 @@ async def test_a_resource_that_refers_to_no_secret_has_the_operators_own_credent
 async def test_a_resource_that_refers_to_a_secret_has_those_in_it() -> None:
     case = Case(make_secret())
     assert (await case.find(referring())).username == "operator"
-    assert case.api.calls == ["read", "hold"]
+    assert case.api.calls == ["read", "protect"]
 
 
 async def test_broken_credentials_of_the_operators_own_do_not_matter_to_a_resource_that_refers_to_a_secret() -> None:
     assert (await Case(make_secret(), own=BROKEN).find(referring())).username == "operator"
 
 
-async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret() -> None:
+async def test_a_resource_that_is_being_deleted_does_not_protect_its_secret() -> None:
     case = Case(make_secret())
     await case.find(referring(deletionTimestamp="2026-03-01T12:00:00Z"))
     assert case.api.calls == ["read"]
@@ -279,16 +276,16 @@ async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret
 @pytest.mark.parametrize(
     ("case", "resource", "reason", "message"),
     [
-        (Case(own=None), make_resource(), "CredentialsNotFound", "spec.credentialsRef names no Secret"),
+        (Case(own=None), make_resource(), "CredentialsNotFound", "spec.credentialsRef is not set"),
         (
             Case(own=BROKEN),
             make_resource(),
             "CredentialsInvalid",
             "the operator's own credentials: cannot read /etc/clouds.yaml",
         ),
-        (Case(own=BROKEN, namespaces=["db"]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
-        (Case(namespaces=["db", "web-*"]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
-        (Case(namespaces=[]), make_resource(), "CredentialsNotFound", "the namespace web is none of"),
+        (Case(own=BROKEN, namespaces=["db"]), make_resource(), "CredentialsNotFound", "namespace web may not use"),
+        (Case(namespaces=["db", "web-*"]), make_resource(), "CredentialsNotFound", "namespace web may not use"),
+        (Case(namespaces=[]), make_resource(), "CredentialsNotFound", "namespace web may not use"),
         (Case(None), referring(), "CredentialsNotFound", "Secret web/otc does not exist"),
         (Case(Secret({}, is_protected=False)), referring(), "CredentialsInvalid", "has no key clouds.yaml"),
         (Case(make_secret()), referring("other"), "CredentialsInvalid", "no cloud named 'other'; it has: otc"),
@@ -297,11 +294,11 @@ async def test_a_resource_that_is_being_deleted_does_not_take_hold_of_its_secret
             Case(),
             make_resource(status={"projectId": "p-2"}),
             "CredentialsInvalid",
-            "the credentials are for project p-1, but the hook lives in p-2",
+            "the credentials are for project p-1, but the hook is in p-2",
         ),
     ],
 )
-async def test_what_is_wrong_with_the_credentials_is_told(
+async def test_what_is_wrong_with_the_credentials_is_reported(
     case: Case, resource: LifecycleHook, reason: str, message: str
 ) -> None:
     error = await case.refuse(resource)
@@ -335,20 +332,20 @@ async def test_credentials_lead_nowhere_else_than_an_admin_allows(auth_url: str)
     case = Case(make_secret(auth_url=auth_url))
     error = await case.refuse(referring())
     assert error.reason == "CredentialsInvalid"
-    assert "is none of --allowed-endpoints" in error.message
+    assert "is not in --allowed-endpoints" in error.message
     assert case.clients.asked == []
 
 
 async def test_neither_does_the_endpoint_that_is_given_beside_them() -> None:
     text = yaml.safe_dump({"clouds": {"otc": {"auth": AUTH, "as_endpoint_override": "https://as.example.com"}}})
     case = Case(Secret({"clouds.yaml": text}, is_protected=False))
-    assert "as.example.com is none of" in (await case.refuse(referring())).message
+    assert "as.example.com is not in" in (await case.refuse(referring())).message
     assert case.clients.asked == []
 
 
 async def test_neither_does_what_iam_says() -> None:
     case = Case(make_secret(), as_url="https://as.example.com/autoscaling-api/v1/p-1")
-    assert "as.example.com is none of" in (await case.refuse(referring())).message
+    assert "as.example.com is not in" in (await case.refuse(referring())).message
 
 
 async def test_where_the_operators_own_credentials_lead_others_may_lead_too() -> None:
@@ -361,3 +358,68 @@ async def test_the_case_of_a_host_does_not_matter() -> None:
     await Case(make_secret(auth_url="https://IAM.eu-de.OTC.t-systems.com"), hosts=["*.OTC.t-systems.com"]).find(
         referring()
     )
+
+
+FORBIDDEN = WaitingError(Reason.FORBIDDEN, "no right", operation="create", http_status=403)
+REFUSED = CredentialsError(Reason.AUTHENTICATION_FAILED, "no", operation="authenticate", http_status=401)
+
+
+@pytest.mark.parametrize(
+    ("case", "resource", "error", "expected"),
+    [
+        (
+            Case(make_secret()),
+            referring(),
+            FORBIDDEN,
+            f"Secret web/otc (cloud otc), auth_url {IAM}, project eu-de_web (p-1), region eu-de",
+        ),
+        (
+            Case(make_secret()),
+            referring(),
+            REFUSED,
+            f"Secret web/otc (cloud otc), auth_url {IAM}, project eu-de_web, region eu-de",
+        ),
+        (
+            Case(),
+            make_resource(),
+            FORBIDDEN,
+            f"the operator's own credentials, auth_url {IAM}, project eu-de_web (p-1), region eu-de",
+        ),
+        (
+            Case(make_secret(auth_url="https://me:secret@iam.otc.t-systems.com:1/v3?token=secret#secret")),
+            referring(),
+            REFUSED,
+            "Secret web/otc (cloud otc), auth_url https://iam.otc.t-systems.com:1/v3, project eu-de_web, region eu-de",
+        ),
+        (
+            Case(make_secret(project_name="", project_id="b53e", auth_url="https://iam.otc.t-systems.com")),
+            referring(),
+            REFUSED,
+            "Secret web/otc (cloud otc), auth_url https://iam.otc.t-systems.com, project b53e",
+        ),
+    ],
+    ids=["after a login", "before a login", "the operator's own", "userinfo", "project by ID, no region"],
+)
+async def test_a_failed_call_is_described_by_what_it_used(
+    case: Case, resource: LifecycleHook, error: CallError, expected: str
+) -> None:
+    await case.find(resource)
+    assert case.resolver.describe(resource, error) == expected
+
+
+async def test_a_description_of_a_failed_call_is_bounded() -> None:
+    case = Case(make_secret(project_name="p" * 10_000, auth_url=f"{IAM}/{'x' * 10_000}"))
+    await case.find(referring())
+    assert len(case.resolver.describe(referring(), FORBIDDEN)) < 500
+
+
+@pytest.mark.parametrize("reason", [Reason.QUOTA_EXCEEDED, Reason.GROUP_BUSY, Reason.THROTTLED, Reason.CONFLICT])
+async def test_a_failure_that_has_nothing_to_do_with_credentials_is_not_described(reason: Reason) -> None:
+    error = WaitingError(reason, "not now", operation="create")
+    assert Case().resolver.describe(make_resource(), error) == ""
+
+
+@pytest.mark.parametrize("case", [Case(None), Case(Secret({}, is_protected=False))], ids=["missing", "malformed"])
+async def test_credentials_that_cannot_be_read_are_not_described(case: Case) -> None:
+    error = await case.refuse(referring())
+    assert case.resolver.describe(referring(), error) == ""

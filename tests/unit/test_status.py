@@ -1,7 +1,8 @@
-"""From what came of a pass to the status, and from the status to the write, or to none."""
+"""From the outcome of a reconcile to the status, and from the status to a patch and Events, or none."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -24,13 +25,14 @@ from lifecyclehook_operator.controller.status import (
     Drifted,
     Failed,
     InSync,
+    describe_changes,
     find_events,
     next_status,
     note_secret,
     status_patch,
 )
 from lifecyclehook_operator.kube.events import Event
-from tests.unit.samples import make_hook
+from tests.unit.samples import make_hook, make_spec
 
 Outcome = InSync | Drifted | Failed
 
@@ -39,11 +41,14 @@ LATER = NOON + timedelta(minutes=5)
 AT_NOON, AT_LATER = "2026-03-01T12:00:00Z", "2026-03-01T12:05:00Z"
 
 SYNCED = InSync(make_hook(), "project-1", "group-1")
-REPAIRED = InSync(
-    make_hook(), "project-1", "group-1", Event("Normal", "Repaired", "repaired in AS, where it had been changed")
+CORRECTED = InSync(
+    make_hook(),
+    "project-1",
+    "group-1",
+    Event("Normal", "DriftCorrected", "Reverted external change: defaultTimeout 99 -> 3600"),
 )
-CHANGED = Drifted(make_hook(default_timeout=60), "somebody else has set defaultTimeout to 60 instead of 3600")
-VANISHED = Drifted(None, "somebody else has deleted the hook in AS")
+CHANGED = Drifted(make_hook(default_timeout=60), "Changed outside Kubernetes: defaultTimeout 3600 -> 60")
+VANISHED = Drifted(None, "Deleted outside Kubernetes")
 
 
 def failed(class_: type[CallError], reason: Reason, message: str = "as it pleases", **details: Any) -> Failed:
@@ -62,7 +67,7 @@ RUBBISH = failed(UnexpectedError, Reason.UNEXPECTED_RESPONSE, http_status=404)
 CONFLICT = failed(WaitingError, Reason.CONFLICT, "LifecycleHook web/other owns the hook", operation="claim")
 FAILURES = [UNAVAILABLE, CONNECTION_LOST, QUOTA, INVALID, TAKEN, CONFLICT, NO_SECRET, RUBBISH]
 EDITED = InSync(make_hook(default_timeout=60, notification_metadata="x"), "project-1", "group-1")
-OUTCOMES: list[Outcome] = [SYNCED, EDITED, REPAIRED, CHANGED, VANISHED, *FAILURES]
+OUTCOMES: list[Outcome] = [SYNCED, EDITED, CORRECTED, CHANGED, VANISHED, *FAILURES]
 
 
 def follow(*outcomes: Outcome, generation: int = 1, now: datetime = NOON) -> LifecycleHookStatus:
@@ -93,7 +98,7 @@ def test_a_hook_in_sync_is_ready_and_all_eight_fields_of_the_answer_are_shown() 
                 "type": "Ready",
                 "status": "True",
                 "reason": "Available",
-                "message": "The hook in AS is as wanted.",
+                "message": "The lifecycle hook is up to date.",
                 "observedGeneration": 3,
                 "lastTransitionTime": AT_NOON,
             }
@@ -122,7 +127,8 @@ def test_a_failure_shows_what_the_cloud_answered_and_what_to_do() -> None:
                 "type": "Ready",
                 "status": "False",
                 "reason": "QuotaExceeded",
-                "message": "create: too many (400 AS.7038). An AS group takes at most five hooks: delete one.",
+                "message": "create: too many (400 AS.7038). An AS group can have at most five hooks: delete one. "
+                "The operator retries every few minutes.",
                 "observedGeneration": 1,
                 "lastTransitionTime": AT_NOON,
             }
@@ -223,7 +229,7 @@ def test_times_are_utc_in_whole_seconds() -> None:
         failed(TransientError, Reason.CLOUD_UNAVAILABLE, http_status=503, retry_after_seconds=7),
     ],
 )
-def test_the_same_failure_of_the_cloud_met_again_stays_to_the_letter(again: Failed) -> None:
+def test_a_failure_of_the_cloud_that_repeats_changes_nothing(again: Failed) -> None:
     before = follow(UNAVAILABLE)
     assert next_status(before, again, 1, LATER) == before
 
@@ -262,7 +268,7 @@ def test_another_operation_status_or_code_is_another_failure(other: Failed) -> N
     ],
     ids=["InvalidSpec", "AlreadyExists", "Credentials"],
 )
-def test_what_we_say_ourselves_is_always_of_the_present(before: Failed, after: Failed) -> None:
+def test_our_own_messages_are_always_current(before: Failed, after: Failed) -> None:
     status = next_status(follow(before), after, 1, LATER)
     assert status.error is not None
     assert status.error.message == after.error.message
@@ -284,7 +290,7 @@ def test_another_right_that_is_missing_is_another_failure() -> None:
     assert ready is not None
     assert (status.error.message, status.error.time) == (second.error.message, AT_LATER)
     assert "create]" not in ready.message
-    assert ready.message.endswith("Grant the user the right smn:topic:list in this project.")
+    assert "Grant the user the right smn:topic:list in this project." in ready.message
 
 
 @pytest.mark.parametrize("failure", FAILURES)
@@ -319,17 +325,64 @@ def test_a_hook_that_vanished_and_is_only_reported_is_shown_as_it_last_was() -> 
     assert follow(SYNCED, VANISHED).lifecycle_hook == SYNCED.hook
 
 
-def test_a_repair_is_told_of_until_something_else_happens() -> None:
+def test_a_drift_correction_is_reported_until_the_next_change_or_failure() -> None:
     def message(status: LifecycleHookStatus) -> str:
         ready = status.condition("Ready")
         assert ready is not None
         return ready.message
 
-    repaired = follow(SYNCED, REPAIRED)
-    assert "repaired in AS, where it had been changed" in message(repaired)
-    assert next_status(repaired, SYNCED, 1, LATER) == repaired
-    assert message(next_status(repaired, EDITED, 2, LATER)) == message(follow(SYNCED))
-    assert message(follow(REPAIRED, UNAVAILABLE, SYNCED)) == message(follow(SYNCED))
+    corrected = follow(SYNCED, CORRECTED)
+    correction = "Reverted external change: defaultTimeout 99 -> 3600."
+    assert message(corrected) == f"The lifecycle hook is up to date. {correction}"
+    assert next_status(corrected, SYNCED, 1, LATER) == corrected
+    assert message(next_status(corrected, EDITED, 2, LATER)) == message(follow(SYNCED))
+    assert message(follow(CORRECTED, UNAVAILABLE, SYNCED)) == message(follow(SYNCED))
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_message_says_what_the_call_used_and_ends_in_what_happens_next(failure: Failed) -> None:
+    used = "Secret web/otc (cloud otc), auth_url https://iam, project eu-de_web, region eu-de"
+    ready = follow(replace(failure, context=used)).condition("Ready")
+    without = follow(failure).condition("Ready")
+    assert ready is not None
+    assert without is not None
+    assert ready.message.replace(f" Used {used}.", "") == without.message != ready.message
+    ends = {
+        "Never": "Correct the spec.",
+        "Slow": "The operator retries every few minutes.",
+        "Backoff": "The operator retries automatically.",
+    }
+    assert ready.message.endswith(ends[failure.error.retry])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ([], None),
+        ([SYNCED], None),
+        ([CORRECTED], None),
+        ([SYNCED, UNAVAILABLE], "CloudUnavailable, create: as it pleases (503)"),
+        ([QUOTA], "QuotaExceeded, create: too many (400 AS.7038)"),
+        ([CHANGED], "Drifted"),
+    ],
+)
+def test_a_recovery_is_an_event_that_names_the_failure(outcomes: list[Outcome], expected: str | None) -> None:
+    obj = make_object(follow(*outcomes))
+    events = find_events(obj, SYNCED, next_status(obj.status, SYNCED, 1, LATER))
+    message = f"The lifecycle hook is up to date again. Before: {expected}."
+    assert events == ([Event("Normal", "Recovered", message)] if expected else [])
+
+
+def test_what_was_done_is_the_only_event_of_a_recovery() -> None:
+    obj = make_object(follow(UNAVAILABLE))
+    assert find_events(obj, CORRECTED, next_status(obj.status, CORRECTED, 1, LATER)) == [CORRECTED.event]
+
+
+def test_changes_show_old_and_new_values() -> None:
+    old = make_hook(default_timeout=60, default_result="CONTINUE", notification_metadata="x" * 256)
+    assert describe_changes(old, make_spec()) == (
+        f'defaultResult CONTINUE -> ABANDON, defaultTimeout 60 -> 3600, notificationMetadata {"x" * 99}… -> ""'
+    )
 
 
 def test_the_first_status_is_written_whole() -> None:
@@ -398,8 +451,8 @@ def test_a_secret_that_is_being_deleted_is_noted_on_ready_and_by_one_event(outco
     note = after.message.removeprefix(before.message)
     assert after == before.model_copy(update={"message": before.message + note})
     assert len(note) < 600
-    told = [event for event in find_events(obj, outcome, noted) if event.reason == "SecretInUse"]
-    assert told == [Event("Warning", "SecretInUse", note.strip())]
+    found = [event for event in find_events(obj, outcome, noted) if event.reason == "SecretInUse"]
+    assert found == [Event("Warning", "SecretInUse", note.strip())]
     noted_obj = make_object(noted)
     again = next_status(noted, outcome, 1, LATER)
     for is_being_deleted in (True, None):  # None: not known

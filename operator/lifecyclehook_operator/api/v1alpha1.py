@@ -278,7 +278,7 @@ class LifecycleHook:
         return self.status.applied_generation == self.generation
 
     @property
-    def is_settled(self) -> bool:
+    def is_synced(self) -> bool:
         """Whether the status says that this very spec has been brought about."""
         ready = self.status.condition("Ready")
         is_ready = ready is not None and ready.status == "True"

@@ -104,7 +104,11 @@ class Token:
             value=SecretStr(response.headers["X-Subject-Token"]),
             renew_at=time.monotonic() + lifetime - min(_RENEWAL_MARGIN_SECONDS, lifetime / 4),
             project_name=body.project.name,
-            endpoint=Endpoint(body.project.id, find_url(credentials, body.project, body.catalog)),
+            endpoint=Endpoint(
+                body.project.id,
+                find_url(credentials, body.project, body.catalog),
+                project_name=body.project.name,
+            ),
         )
 
 
@@ -251,7 +255,8 @@ class AccessKeyAuth(SignatureAuth):
         catalog = []
         if not self._credentials.as_endpoint:
             catalog = (await self._ask(_Catalog, "/auth/catalog", headers, _NO_CATALOG_ADVICE)).catalog
-        self._endpoint = Endpoint(project.id, find_url(self._credentials, project, catalog), headers)
+        url = find_url(self._credentials, project, catalog)
+        self._endpoint = Endpoint(project.id, url, headers, project.name)
         return self._endpoint
 
     async def _find_project(self) -> Project:

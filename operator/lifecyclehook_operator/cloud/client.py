@@ -86,6 +86,8 @@ class AutoScalingClient:
             login_limits: shared by all projects that the same user may log in to.
         """
         self.used_at = time.monotonic()
+        #: Where the project is, once that is known.
+        self.endpoint: Endpoint | None = None
         # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
         self._slots = FairLimit(2 * concurrency)
         self._slots_of_group: WeakValueDictionary[str, FairLimit] = WeakValueDictionary()
@@ -106,7 +108,8 @@ class AutoScalingClient:
 
     async def find_endpoint(self) -> Endpoint:
         """Return which project it is, and where its AS is."""
-        return await self._auth.find_endpoint()
+        self.endpoint = await self._auth.find_endpoint()
+        return self.endpoint
 
     async def get_project_id(self) -> str:
         """Return the project's ID."""

@@ -57,12 +57,6 @@ class Project(BaseModel):
     id: Annotated[str, AfterValidator(check_name)]
     name: str
 
-    @property
-    def region(self) -> str:
-        """A project is named after its region: eu-de, or eu-de_something. Empty if it is named otherwise."""
-        region = self.name.partition("_")[0]
-        return region if _REGION.fullmatch(region) else ""
-
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -71,6 +65,8 @@ class Endpoint:
     project_id: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: Empty if neither the credentials nor IAM name the project.
+    project_name: str = ""
 
 
 def find_url(credentials: Credentials, project: Project, catalog: list[_Service]) -> str:
@@ -79,7 +75,7 @@ def find_url(credentials: Credentials, project: Project, catalog: list[_Service]
     The region is the one asked for, else the project's, else that of IAM. Raises CredentialsError if nothing tells it,
     or if what is found is no address that can be called.
     """
-    region = credentials.region_name or project.region or _find_region(credentials.auth_url)
+    region = find_region(credentials, project.name)
     base = credentials.as_endpoint or _find_in_catalog(catalog, region)
     if not base:
         if not region:
@@ -120,7 +116,13 @@ def _find_in_catalog(catalog: list[_Service], region: str) -> str:
     return best.url
 
 
-def _find_region(auth_url: str) -> str:
-    """Return the region of an IAM of this cloud, empty if the address does not tell it."""
-    found = _IAM_HOST.fullmatch(urlsplit(auth_url).hostname or "")
+def find_region(credentials: Credentials, project_name: str) -> str:
+    """Return the region of a project: the configured one, else the project's, else IAM's. Empty if none is known.
+
+    A project is named after its region: eu-de, or eu-de_something.
+    """
+    region = project_name.partition("_")[0]
+    if credentials.region_name or _REGION.fullmatch(region):
+        return credentials.region_name or region
+    found = _IAM_HOST.fullmatch(urlsplit(credentials.auth_url).hostname or "")
     return found[1] if found else ""

@@ -94,7 +94,7 @@ class CallError(Exception):
 
     @property
     def advice(self) -> str:
-        """What the user can do about it."""
+        """What the user can do about it; empty if nothing but waiting helps."""
         if right := find_missing_right(self.operation, self.code, self.message):
             return f"Grant the user the right {right} in this project."
         if self.reason is Reason.FORBIDDEN and self.operation in (LIST_SUSPENSIONS, CALLBACK):
@@ -194,19 +194,19 @@ _NEEDS_HUMAN = frozenset(
 
 _ADVICE: Mapping[Reason, str] = {
     Reason.INVALID_SPEC: "Correct the spec.",
-    Reason.CONFLICT: "Delete one of the two, or give them different hooks.",
+    Reason.CONFLICT: "Delete one of the two resources, or give them different hook names.",
     Reason.ALREADY_EXISTS: "Choose another name, delete that hook, or set spec.adoptionPolicy to Always.",
-    Reason.CREDENTIALS_NOT_FOUND: "Provide the credentials.",
+    Reason.CREDENTIALS_NOT_FOUND: "Create the Secret, or refer to an existing one in spec.credentialsRef.",
     Reason.CREDENTIALS_INVALID: "Correct the credentials.",
-    Reason.AUTHENTICATION_FAILED: "Check the user, the password and the domain.",
+    Reason.AUTHENTICATION_FAILED: "Check the user, the password and the domain, or the access key.",
     Reason.FORBIDDEN: "Grant the user the as:lifecycleHooks permissions in this project.",
     Reason.GROUP_NOT_FOUND: "Check spec.scalingGroupId, the project and the region.",
-    Reason.GROUP_BUSY: "AS takes changes of hooks only while the group performs no scaling action.",
+    Reason.GROUP_BUSY: "AS rejects changes during a scaling action.",
     Reason.TOPIC_NOT_FOUND: "Check spec.notificationTopicUrn, or create the topic.",
-    Reason.QUOTA_EXCEEDED: "An AS group takes at most five hooks: delete one.",
-    Reason.THROTTLED: "The cloud limits the rate of requests.",
-    Reason.CLOUD_UNAVAILABLE: "It is tried again by itself.",
-    Reason.UNEXPECTED_RESPONSE: "Check the endpoint; if it is right, report this.",
+    Reason.QUOTA_EXCEEDED: "An AS group can have at most five hooks: delete one.",
+    Reason.THROTTLED: "The cloud limits the request rate.",
+    Reason.CLOUD_UNAVAILABLE: "",
+    Reason.UNEXPECTED_RESPONSE: "Check the configured endpoint; if it is correct, report this as a bug.",
 }
 
 

@@ -1,4 +1,4 @@
-"""Who calls which project: from an object to credentials to a shared AS client, as the admin's policy allows."""
+"""Resolves an object to its credentials and a shared AS client, as the admin's policy allows."""
 
 import time
 from collections.abc import Iterable
@@ -11,19 +11,31 @@ from lifecyclehook_operator.cloud.auth import LoginLimits
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.clouds_yaml import read_secret
 from lifecyclehook_operator.cloud.credentials import Credentials
-from lifecyclehook_operator.cloud.errors import (
-    CredentialsError,
-    Reason,
-)
+from lifecyclehook_operator.cloud.endpoints import find_region
+from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Reason, sanitize
 from lifecyclehook_operator.cloud.singleflight import share
 from lifecyclehook_operator.kube.secrets import Secret, SecretStore
 
 #: After how long without use a project's connections are closed; longer than any resync interval that makes sense.
 _UNUSED_SECONDS = 6 * 3600
+#: Failures that wrong credentials, or those of another project or region, may cause.
+_REASONS_TO_DESCRIBE = frozenset(
+    {
+        Reason.CREDENTIALS_INVALID,
+        Reason.AUTHENTICATION_FAILED,
+        Reason.FORBIDDEN,
+        Reason.GROUP_NOT_FOUND,
+        Reason.TOPIC_NOT_FOUND,
+        Reason.CLOUD_UNAVAILABLE,
+        Reason.UNEXPECTED_RESPONSE,
+    }
+)
+#: How much is shown of each value that a user has configured.
+_SHOWN_CHARACTERS = 100
 
 
 class ClientCache:
-    """The clients in use: objects with the same credentials share one, and so its token and connections."""
+    """The clients in use: objects with the same credentials share a client, its token and its connections."""
 
     def __init__(self, *, timeout_seconds: float, concurrency: int) -> None:
         """Take what each AutoScalingClient takes."""
@@ -33,7 +45,7 @@ class ClientCache:
         self._clients: dict[Credentials, AutoScalingClient] = {}
 
     def get(self, credentials: Credentials) -> AutoScalingClient:
-        """Return the client of the project that these credentials are for."""
+        """Return the client for these credentials."""
         if credentials not in self._clients:
             self._close_unused()
             self._clients[credentials] = AutoScalingClient(
@@ -47,7 +59,7 @@ class ClientCache:
         return client
 
     def _close_unused(self) -> None:
-        """Close what has not been used for long: the credentials have changed, or nothing needs them any more."""
+        """Close the clients that were not used for long: their credentials have changed, or nothing needs them."""
         long_ago = time.monotonic() - _UNUSED_SECONDS
         for credentials, client in list(self._clients.items()):
             if client.used_at < long_ago:
@@ -62,11 +74,11 @@ class ClientCache:
 
 @dataclass(frozen=True)
 class CredentialsPolicy:
-    """What a cluster admin lets resources do; all are globs."""
+    """What a cluster admin allows; all are globs."""
 
     #: Namespaces whose resources may use the operator's own credentials.
     own_credentials_namespaces: tuple[str, ...]
-    #: Hosts that credentials may lead to, beside those of the operator's own.
+    #: Hosts that credentials in Secrets may refer to, besides those of the operator's own credentials.
     hosts: tuple[str, ...]
 
 
@@ -80,7 +92,7 @@ class ClientResolver:
         own_credentials: Credentials | CredentialsError | None,
         rules: CredentialsPolicy,
     ) -> None:
-        """Take the operator's own credentials, or why they can't be used, for resources that refer to no Secret."""
+        """Take the operator's own credentials, if any, or why they are unusable: for resources without a Secret."""
         self._secrets = secrets
         self._clients = clients
         self._own_credentials = own_credentials
@@ -91,13 +103,13 @@ class ClientResolver:
         )
 
     async def resolve(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> AutoScalingClient:
-        """Return the client to call AS with; a Secret that is needed for it stays until it is released.
+        """Return the client to call AS with, and protect the Secret that it needs.
 
         Raises CredentialsError if there are no credentials, if they are malformed or refused, or if they are for
         another project than the hook lives in, another CallError if IAM can't be asked, and KubernetesError.
         """
         credentials = await self._find_credentials(resource, spec)
-        self._check_hosts(credentials.hosts)  # before a byte is sent
+        self._check_hosts(credentials.hosts)  # before anything is sent
         client = self._clients.get(credentials)
         endpoint = await client.find_endpoint()
         self._check_hosts([urlsplit(endpoint.url).hostname or ""])
@@ -105,9 +117,42 @@ class ClientResolver:
         if resource.status.project_id not in ("", project_id):
             raise _error(
                 Reason.CREDENTIALS_INVALID,
-                f"the credentials are for project {project_id}, but the hook lives in {resource.status.project_id}",
+                f"the credentials are for project {project_id}, but the hook is in {resource.status.project_id}",
             )
         return client
+
+    def describe(self, resource: LifecycleHook, error: CallError) -> str:
+        """Return what a failed call used: credentials, auth_url, project and region; no secrets, at most 1 KB.
+
+        Empty if that explains nothing, or if the credentials could not be read. It is the same for each retry: what is
+        configured, and, once a login has succeeded, what IAM answered.
+        """
+        if error.reason not in _REASONS_TO_DESCRIBE:
+            return ""
+        credentials, source = self._own_credentials, "the operator's own credentials"
+        if (reference := resource.spec().credentials_ref) is not None:
+            key = (resource.namespace, reference.secret_name)
+            source = f"Secret {'/'.join(key)} (cloud {_shorten(reference.cloud_name)})"
+            secret = self._secrets.find_protected(key)
+            try:
+                credentials = read_credentials(secret, reference.cloud_name, source) if secret else None
+            except CredentialsError:
+                return ""
+        if not isinstance(credentials, Credentials):
+            return ""
+        endpoint = self._clients.get(credentials).endpoint if error.operation != "authenticate" else None
+        name, id_ = credentials.project_name, credentials.project_id
+        if endpoint is not None:
+            name, id_ = endpoint.project_name, endpoint.project_id
+        region = find_region(credentials, name)
+        return ", ".join(
+            [
+                source,
+                f"auth_url {_without_userinfo(credentials.auth_url)}",
+                f"project {_shorten(name or id_)}{f' ({id_})' if name and id_ else ''}",
+                *([f"region {region}"] if region else []),
+            ]
+        )
 
     def is_secret_being_deleted(self, resource: LifecycleHook) -> bool | None:
         """Return whether the Secret of a resource is being deleted, as far as that is known without a call."""
@@ -119,13 +164,15 @@ class ClientResolver:
             if self._own_credentials is None:
                 raise _error(
                     Reason.CREDENTIALS_NOT_FOUND,
-                    "spec.credentialsRef names no Secret, and the operator has no credentials of its own",
+                    "spec.credentialsRef is not set, and the operator has no credentials of its own",
+                    "Set spec.credentialsRef, or configure credentials for the operator.",
                 )
             if not _matches(resource.namespace, self._own_namespaces):
                 raise _error(
                     Reason.CREDENTIALS_NOT_FOUND,
-                    f"spec.credentialsRef names no Secret, and the namespace {resource.namespace} is none of "
-                    "--default-credentials-namespaces, which may use the operator's own credentials",
+                    f"namespace {resource.namespace} may not use the operator's credentials "
+                    "(--default-credentials-namespaces)",
+                    "Set spec.credentialsRef, or ask a cluster admin to allow this namespace.",
                 )
             if isinstance(self._own_credentials, CredentialsError):
                 raise _error(
@@ -142,7 +189,11 @@ class ClientResolver:
     def _check_hosts(self, hosts: Iterable[str]) -> None:
         for host in hosts:
             if not _matches(host, self._hosts):
-                raise _error(Reason.CREDENTIALS_INVALID, f"the host {host} is none of --allowed-endpoints")
+                raise _error(
+                    Reason.CREDENTIALS_INVALID,
+                    f"host {host} is not in --allowed-endpoints",
+                    "Correct the credentials, or ask a cluster admin to allow this host.",
+                )
 
 
 def read_credentials(secret: Secret, cloud_name: str, source: str) -> Credentials:
@@ -162,5 +213,15 @@ def _matches(value: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
-def _error(reason: Reason, message: str) -> CredentialsError:
-    return CredentialsError(reason, message, operation="authenticate")
+def _shorten(text: str) -> str:
+    return sanitize(text, _SHOWN_CHARACTERS)
+
+
+def _without_userinfo(url: str) -> str:
+    """Return scheme, host and path of a URL: the rest may be secret."""
+    parts = urlsplit(url)
+    return _shorten(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+
+
+def _error(reason: Reason, message: str, advice: str = "") -> CredentialsError:
+    return CredentialsError(reason, message, operation="authenticate", advice=advice)

@@ -1,4 +1,4 @@
-"""What to do next about a hook that is wanted: a table of what is wanted, what was observed, and whose it is."""
+"""The next action for a hook: a table of spec, observed hook and ownership."""
 
 from enum import Enum, auto
 from typing import Any
@@ -7,7 +7,7 @@ from lifecyclehook_operator.api.v1alpha1 import Hook, LifecycleHookSpec
 
 
 class Action(Enum):
-    """What to do next."""
+    """The next action."""
 
     CREATE = auto()
     MODIFY = auto()
@@ -17,13 +17,13 @@ class Action(Enum):
 
 
 def plan(spec: LifecycleHookSpec, hook: Hook | None, *, is_owned: bool, is_applied: bool) -> Action:
-    """Return what brings the hook nearer to the spec.
+    """Return the action that brings the hook closer to the spec.
 
     Args:
-        spec: what is wanted.
-        hook: what AS has, None: nothing.
-        is_owned: the hook, there or not, is this resource's: created by it, or adopted.
-        is_applied: this very spec has been applied before, and so what differs has drifted.
+        spec: the desired hook.
+        hook: the observed hook, None if there is none.
+        is_owned: this resource has created or adopted the hook, whether it still exists or not.
+        is_applied: this very spec has been applied before, so any difference is drift.
     """
     leave_drift = is_owned and is_applied and spec.drift_policy == "Report"
     if hook is None:
@@ -36,6 +36,6 @@ def plan(spec: LifecycleHookSpec, hook: Hook | None, *, is_owned: bool, is_appli
 
 
 def find_difference(hook: Hook, spec: LifecycleHookSpec) -> dict[str, Any]:
-    """Return the fields in which the hook isn't as wanted, as they are wanted, as AS names them."""
+    """Return the fields in which the hook differs from the spec, with the values of the spec, as AS names them."""
     observed = hook.hook_fields()
     return {name: value for name, value in spec.hook_fields().items() if observed[name] != value}

@@ -1,12 +1,13 @@
-"""Desired is the object, observed is what AS has, and a reconcile brings the second to the first.
+"""Makes the hook in AS match the object, whatever event triggered the reconcile.
 
-What to do is a table in `plan`; here it is done. Nothing here knows which event asked for it. Two invariants hold, and
-so a crash between any two lines leaves neither an orphan nor a hook that its own resource does not know:
+`plan` decides what to do; this module does it. Because of two invariants, a crash between any two lines leaves neither
+an orphan nor a hook that its own resource does not recognize:
 
 1. A create call goes out only when the finalizer and, unless the status names the hook, the call's fingerprint are on
    the object. A fingerprint is forgotten when AS refuses the call for sure, or when the hook has been observed and
-   another fingerprint tells of it; never because AS did not answer, or has no such hook yet.
-2. A hook that is known by its fingerprint alone is named in the status before it is modified, for then it has another.
+   another fingerprint identifies it; never because AS did not answer, or has no such hook yet.
+2. A hook that only its fingerprint identifies is written to the status before it is modified: that changes its
+   fingerprint.
 """
 
 import asyncio
@@ -16,8 +17,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from weakref import WeakValueDictionary
-
-from pydantic.alias_generators import to_camel
 
 from lifecyclehook_operator.api.v1alpha1 import Hook, InvalidResourceError, LifecycleHook
 from lifecyclehook_operator.cloud.errors import (
@@ -34,6 +33,7 @@ from lifecyclehook_operator.controller.clients import ClientResolver
 from lifecyclehook_operator.controller.plan import Action, find_difference, plan
 from lifecyclehook_operator.controller.state import ObjectState, Report
 from lifecyclehook_operator.controller.status import (
+    DRIFT_CORRECTED,
     Drifted,
     Failed,
     InSync,
@@ -41,7 +41,7 @@ from lifecyclehook_operator.controller.status import (
     Released,
     already_exists,
     conflict,
-    describe_difference,
+    describe_changes,
     describe_drift,
     find_events,
     is_only_unobserved,
@@ -56,15 +56,15 @@ from lifecyclehook_operator.metrics import ACTIVE_WORKERS, DRIFT_CORRECTIONS, RE
 
 logger = logging.getLogger(__name__)
 
-#: It takes fewer steps than this, unless AS does not answer what it was asked for.
+#: A sync takes fewer steps than this, unless AS does not do what it confirms.
 _MAX_STEPS = 5
-#: How the metrics call the outcomes.
+#: The label of each outcome in the metrics.
 _RESULTS = {InSync: "success", Drifted: "drifted", Released: "released", Failed: "cloud_error"}
 
 
 @dataclass(eq=False)
 class Reconciler:
-    """Observe, plan, act, write the status if it changed, say when to reconcile again."""
+    """Observes, plans, acts, writes the status if it changes, and returns when to reconcile next."""
 
     kubernetes: KubeClient
     resolver: ClientResolver
@@ -75,17 +75,17 @@ class Reconciler:
     _locks: WeakValueDictionary[tuple[str, ...], asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def begin(self, obj: LifecycleHook) -> tuple[ObjectState, float]:
-        """Return the state of an object that is new to this process, and when to reconcile it first."""
+        """Return the state of an object that is new to this process, and when to reconcile it for the first time."""
         hook = obj.status.lifecycle_hook
         known = () if hook is None else (obj.fingerprint(hook.hook_fields()),)
-        state = ObjectState(observed=hook if obj.is_settled else None, fingerprints=(*obj.create_intents, *known))
-        return state, self.timing.next_resync(obj.hook_key[0]) if obj.is_settled else now()
+        state = ObjectState(observed=hook if obj.is_synced else None, fingerprints=(*obj.create_intents, *known))
+        return state, self.timing.next_resync(obj.hook_key[0]) if obj.is_synced else now()
 
     async def reconcile(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> tuple[LifecycleHook, float]:
         """Reconcile an object; what AS answered at `due_at` or later counts as observed.
 
-        Returns the object as it then is, and when to reconcile it again. Raises KubernetesError if the API server
-        refuses a write or can't be reached; what it has not accepted is then still to be written, with no call of AS.
+        Returns the object as it is afterwards, and when to reconcile it next. Raises KubernetesError if the API server
+        refuses a write or can't be reached; the next reconcile then repeats the write without calling AS.
         """
         with ACTIVE_WORKERS.track_inprogress(), RECONCILE_DURATION.time():
             report = state.report
@@ -99,26 +99,27 @@ class Reconciler:
         return obj, report.requeue_at
 
     async def _restore_finalizer(self, obj: LifecycleHook, state: ObjectState) -> LifecycleHook:
-        """Put back what a replacement of the whole object has taken off, before anything that may fail."""
+        """Put the finalizer back if a replacement of the whole object has removed it, before anything can fail."""
         may_have_hook = obj.status.lifecycle_hook is not None or state.fingerprints
         if obj.is_deleting or obj.has_finalizer or not may_have_hook:
             return obj
         return await self.kubernetes.add_finalizer(obj, state.fingerprints)
 
     async def _sync(self, obj: LifecycleHook, state: ObjectState, due_at: float) -> tuple[LifecycleHook, Report]:
-        """Bring AS nearer to what is wanted: the only caller of AS. Returns the object as it then is."""
+        """Make AS match the object: the only caller of AS. Returns the object as it is afterwards."""
         sync = _Sync(self, obj, state, due_at)
         try:
             outcome = await sync.run()
         except CallError as error:
             state.failures += 1
-            return sync.obj, Report(obj.trigger, Failed(error), self.timing.next_retry(error, state.failures))
+            failed = Failed(error, self.resolver.describe(sync.obj, error))
+            return sync.obj, Report(obj.trigger, failed, self.timing.next_retry(error, state.failures))
         state.failures = 0
         requeue_at = NEVER if isinstance(outcome, Released) else self.timing.next_resync(obj.hook_key[0])
         return sync.obj, Report(obj.trigger, outcome, requeue_at)
 
     async def _write(self, obj: LifecycleHook, outcome: Outcome) -> LifecycleHook:
-        """Take off the finalizer, or write the status if it changes, and publish an Event of what is new."""
+        """Remove the finalizer, or write the status if it changes, and publish the Events that this causes."""
         if isinstance(outcome, Released):
             await self.kubernetes.remove_finalizer(obj)
             self.events.record(obj, outcome.event)
@@ -136,13 +137,13 @@ class Reconciler:
         return obj
 
     async def clean_up(self, obj: LifecycleHook, state: ObjectState) -> float:
-        """Delete the hook of an object that is gone although its finalizer should have held it.
+        """Delete the hook of an object that was deleted in spite of our finalizer.
 
-        The API server lets a deletion through that meets the finalizer on its way, and anybody may take that off.
+        A deletion may overtake the write of the finalizer, and anybody may remove the finalizer.
         Returns when to try again, NEVER if there is nothing left to do. Raises KubernetesError.
         """
         may_have_hook = obj.status.lifecycle_hook is not None or state.fingerprints
-        if not may_have_hook or list(self.find_claims(obj)):  # else it is theirs to adopt, or to report
+        if not may_have_hook or list(self.find_claims(obj)):  # else they may adopt it
             return NEVER
         _, report = await self._sync(obj.as_deleted(), state, now())
         if isinstance(report.outcome, Failed):
@@ -155,13 +156,13 @@ class Reconciler:
         return NEVER
 
     def lock(self, project_id: str, path: tuple[str, str]) -> asyncio.Lock:
-        """Return the lock of a hook: objects that claim it take turns, so that each sees what the other has done."""
+        """Return the lock of a hook: objects that claim it are synced one at a time, so each sees the others' effects."""
         return self._locks.setdefault((project_id, *path), asyncio.Lock())
 
 
 @dataclass
 class _Sync:
-    """One sync of one object: looks the hook up if need be, and does what `plan` says until nothing is left to do."""
+    """One sync of one object: looks up the hook if necessary, and does what `plan` says until nothing is left to do."""
 
     reconciler: Reconciler
     obj: LifecycleHook
@@ -173,7 +174,8 @@ class _Sync:
         obj, state = self.obj, self.state
         is_unclaimed = obj.status.lifecycle_hook is None and not state.fingerprints
         if obj.is_deleting and obj.is_force_released:
-            return Released(Event("Warning", "ForceReleased", "released without a call to AS, as an admin asked for"))
+            message = "Removed the finalizer without calling AS, as annotated; check whether the hook still exists"
+            return Released(Event("Warning", "ForceFinalized", message))
         try:
             self.spec = obj.validated_spec()
         except InvalidResourceError as error:
@@ -182,10 +184,10 @@ class _Sync:
             raise InvalidError(Reason.INVALID_SPEC, str(error), operation="validate") from error
         self.path = self.spec.scaling_group_id, self.spec.lifecycle_hook_name
         if obj.is_deleting and (is_unclaimed or self.spec.deletion_policy == "Retain"):
-            return Released()  # asks for no credentials, which may be gone by now
+            return Released()  # needs no credentials, which may be gone by now
         self.client = await self.reconciler.resolver.resolve(obj, self.spec)
         project_id = await self.client.get_project_id()
-        # Not before the login is over: nobody waits for another's.
+        # Only after the login, so that no object waits for the login of another.
         async with self.reconciler.lock(project_id, self.path):
             if owner := find_owner(Claim(obj, state), project_id, self.reconciler.find_claims(obj)):
                 if obj.is_deleting:
@@ -204,7 +206,7 @@ class _Sync:
         return self.obj.fingerprint(hook.hook_fields()) in self.state.fingerprints
 
     async def _apply(self) -> InSync | Drifted:
-        # What has drifted can only be seen in AS; else what is known tells what there is to change.
+        # Drift can only be seen in AS; without it, the known hook is enough to find the changes.
         hook, self.state.observed = self.state.observed, None
         may_exist = self._is_named or self.state.fingerprints or self.obj.was_refused
         if may_exist and (hook is None or self.obj.is_applied):
@@ -220,7 +222,7 @@ class _Sync:
                     return await self._keep(hook, is_owned=is_owned)
                 case Action.REFUSE, Hook():
                     if self.obj.create_intents and not self.state.fingerprints:
-                        await self._ensure_finalizer(())  # else a restart takes the hook for ours
+                        await self._ensure_finalizer(())  # else the hook would count as ours after a restart
                     raise already_exists(hook, self.spec)
                 case _:
                     await self._ensure_finalizer()
@@ -229,7 +231,7 @@ class _Sync:
         raise UnexpectedError(Reason.UNEXPECTED_RESPONSE, message, operation="modify")
 
     async def _create(self) -> Hook | None:
-        """Create the hook, and return it, or what there is in its place; what may be there is looked up."""
+        """Create the hook and return it; after a failure that leaves this open, return the hook that exists, if any."""
         fields = self.spec.hook_fields()
         before, fingerprints = self.state.fingerprints, self.state.add_fingerprint(self.obj.fingerprint(fields))
         await self._ensure_finalizer(None if self._is_named else fingerprints)  # invariant 1
@@ -237,7 +239,7 @@ class _Sync:
         try:
             hook = await self.client.create_hook(*self.path, fields)
         except CallError as error:
-            if error.operation != "create" or not error.outcome_unknown:  # it has had no effect for sure
+            if error.operation != "create" or not error.outcome_unknown:  # it certainly had no effect
                 self.state.fingerprints = before
                 if error.code not in HOOK_MAY_EXIST_CODES:
                     raise
@@ -246,11 +248,12 @@ class _Sync:
             return found
         self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(hook.hook_fields()))
         if self._is_named:
-            self.event = Event("Normal", "Repaired", "created again in AS, where it was gone")
+            message = "Recreated the hook: it had been deleted outside Kubernetes"
+            self.event = Event("Normal", DRIFT_CORRECTED, message)
         return hook
 
     async def _modify(self, hook: Hook, *, is_owned: bool) -> Hook | None:
-        """Change what differs, and return the hook, None if it is gone."""
+        """Update the fields that differ, and return the hook, or None if it is gone."""
         changes = find_difference(hook, self.spec)
         if is_owned and not self._is_named:
             await self._name(hook)  # invariant 2
@@ -262,26 +265,25 @@ class _Sync:
         except CallError as error:
             await self._confirm_gone(error)
             return None
-        fields = ", ".join(map(to_camel, changes))
+        described = describe_changes(hook, self.spec)
         if not is_owned:
-            message = f"adopted hook {hook.lifecycle_hook_name} and modified its {fields}"
+            message = f"Adopted hook {hook.lifecycle_hook_name} and updated {described}"
             self.event = Event("Normal", "Adopted", message)
             self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(modified.hook_fields()))
         elif self.obj.is_applied:
-            message = f"repaired in AS, where somebody else had set {describe_difference(hook, self.spec)}"
-            self.event = Event("Normal", "Repaired", message)
+            self.event = Event("Normal", DRIFT_CORRECTED, f"Reverted external change: {described}")
         else:
-            self.event = Event("Normal", "Modified", f"modified {fields} of hook {hook.lifecycle_hook_name}")
+            self.event = Event("Normal", "Updated", f"Updated {described}")
         return modified
 
     async def _keep(self, hook: Hook, *, is_owned: bool) -> InSync:
         await self._ensure_finalizer()
         group_id, name = self.path
         if self.event is None and not is_owned:
-            self.event = Event("Normal", "Adopted", f"adopted hook {name}, which is as wanted")
+            self.event = Event("Normal", "Adopted", f"Adopted hook {name}, which was up to date")
         elif self.event is None and not self._is_named:
-            self.event = Event("Normal", "Created", f"created hook {name} in AS group {group_id}")
-        DRIFT_CORRECTIONS.inc(self.event is not None and self.event.reason == "Repaired")
+            self.event = Event("Normal", "Created", f"Created hook {name} in AS group {group_id}")
+        DRIFT_CORRECTIONS.inc(self.event is not None and self.event.reason == DRIFT_CORRECTED)
         self.state.observed, self.state.fingerprints = hook, (self.obj.fingerprint(hook.hook_fields()),)
         return InSync(hook, await self.client.get_project_id(), group_id, self.event)
 
@@ -294,10 +296,10 @@ class _Sync:
             await self.client.delete_hook(group_id, name)
         except CallError as error:
             await self._confirm_gone(error)
-        return Released(Event("Normal", "Deleted", f"deleted hook {name} from AS group {group_id}"))
+        return Released(Event("Normal", "Deleted", f"Deleted hook {name} from AS group {group_id}"))
 
     async def _find(self, not_before: float) -> Hook | None:
-        """Look the hook up, as AS had it at a time or later."""
+        """Look up the hook; what AS answered at `not_before` or later is recent enough."""
         try:
             return (await self.client.list_hooks(self.path[0], not_before=not_before)).find(self.path[1])
         except CallError as error:
@@ -306,22 +308,22 @@ class _Sync:
             return None
 
     async def _find_after(self, error: CallError) -> Hook | None:
-        """Look the hook up after a failed call; if that fails, too, the first error is the one to raise."""
+        """Look up the hook after a failed call; if that fails, too, raise the first error."""
         try:
             return await self._find(now())
         except CallError as second_error:
             raise error from second_error
 
     async def _confirm_gone(self, error: CallError) -> None:
-        """Return if a call failed because the hook is gone, else raise."""
+        """Return if a call failed because the hook is gone, else raise the error."""
         if error.code in ABSENT_CODES:
             return
-        # Where AS itself does not say so, the endpoint may be wrong: a list tells.
+        # A 404 without an AS code may come from a wrong endpoint: only the list proves that the hook is gone.
         if error.http_status != HTTPStatus.NOT_FOUND or await self._find_after(error) is not None:
             raise error
 
     async def _ensure_finalizer(self, fingerprints: Sequence[str] | None = None) -> None:
-        """See to it that the finalizer is on the object, and the fingerprints, if any are to be."""
+        """Write the finalizer and, if given, the fingerprints, unless the object has them already."""
         intents = self.obj.create_intents if fingerprints is None else tuple(fingerprints)
         if not self.obj.has_finalizer or self.obj.create_intents != intents:
             self.obj = await self.reconciler.kubernetes.add_finalizer(self.obj, intents)

@@ -1,4 +1,4 @@
-"""Builds the next status from what came of a reconcile, and the minimal JSON Patch, or none."""
+"""Builds the next status, the minimal JSON Patch and the Events from the outcome of a reconcile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,33 @@ from lifecyclehook_operator.api.v1alpha1 import (
     LifecycleHookSpec,
     LifecycleHookStatus,
 )
-from lifecyclehook_operator.cloud.errors import CallError, Reason, TransientError, WaitingError, find_missing_right
+from lifecyclehook_operator.cloud.errors import (
+    CallError,
+    Reason,
+    TransientError,
+    WaitingError,
+    find_missing_right,
+    sanitize,
+)
 from lifecyclehook_operator.controller.plan import find_difference
 from lifecyclehook_operator.kube.events import Event
+
+#: The last sentence of a failure's message, by `CallError.retry`; the intervals are options.
+_RETRIES = {
+    "Never": "",
+    "Slow": "The operator retries every few minutes.",
+    "Backoff": "The operator retries automatically.",
+}
+_UP_TO_DATE = "The lifecycle hook is up to date."
+#: The reason of the Event about a hook that was changed or deleted outside Kubernetes and has been restored.
+DRIFT_CORRECTED = "DriftCorrected"
+#: How much of each old and new value is shown.
+_SHOWN_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
 class InSync:
-    """The hook is as wanted."""
+    """The hook matches the spec."""
 
     hook: Hook
     project_id: str
@@ -32,7 +51,7 @@ class InSync:
 
 @dataclass(frozen=True)
 class Drifted:
-    """Somebody else has changed the hook, or deleted it (None), and the spec says to leave it so."""
+    """The hook was changed outside Kubernetes, or deleted (None), and driftPolicy is Report."""
 
     hook: Hook | None
     message: str
@@ -40,16 +59,18 @@ class Drifted:
 
 @dataclass(frozen=True)
 class Released:
-    """Nothing in AS is this resource's any more."""
+    """This resource owns nothing in AS any more, so its finalizer may go."""
 
     event: Event | None = None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The hook isn't as wanted, or it isn't known whether it is."""
+    """The hook doesn't match the spec, or nobody knows whether it does."""
 
     error: CallError
+    #: The credentials, project and region that the failed call used; empty if that explains nothing.
+    context: str = ""
 
 
 Outcome = InSync | Drifted | Released | Failed
@@ -61,7 +82,7 @@ def next_status(
     generation: int,
     now: datetime,
 ) -> LifecycleHookStatus:
-    """Return the status that follows. What is the same as before stays to the letter, times included."""
+    """Return the next status. What has not changed is kept exactly, times included."""
     timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def condition(type_: str, status: Literal["True", "False", "Unknown"], reason: Reason, message: str) -> Condition:
@@ -95,7 +116,7 @@ def next_status(
         )
     error = outcome.error
     entry = _error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
-    message = _describe(error, entry)
+    message = _describe(error, entry, outcome.context)
     conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
     if error.is_terminal:
         conditions.append(condition("Stalled", "True", error.reason, message))
@@ -112,9 +133,9 @@ def next_status(
 def note_secret(
     obj: LifecycleHook, status: LifecycleHookStatus, *, is_being_deleted: bool | None
 ) -> LifecycleHookStatus:
-    """Return the status with a note on the Ready condition while the object's Secret is being deleted.
+    """Return the status with a note in the Ready message while the object's Secret is being deleted.
 
-    It stays as it is where that is not known (None), and once the object itself is being deleted.
+    The note stays as it is if that is not known (None), or if the object itself is being deleted.
     """
     note = _secret_note(obj)
     if obj.is_deleting or is_being_deleted is None:
@@ -123,26 +144,37 @@ def note_secret(
 
 
 def find_events(obj: LifecycleHook, outcome: InSync | Drifted | Failed, status: LifecycleHookStatus) -> list[Event]:
-    """Return the Events of what is new in the status that is about to be written."""
+    """Return the Events to publish with a status that is about to be written."""
     note = _secret_note(obj)
-    events = [outcome.event] if isinstance(outcome, InSync) and outcome.event else []
+    events = []
     before, after = (_with_note(each, note, is_on=False) for each in (obj.status, status))
     ready = after.condition("Ready")
-    if not isinstance(outcome, InSync) and ready is not None and before != after:
-        events.append(Event("Warning", ready.reason, ready.message))
+    if isinstance(outcome, InSync):
+        events = [event for event in [outcome.event or _find_recovery(before)] if event]
+    elif ready is not None and before != after:
+        events = [Event("Warning", ready.reason, ready.message)]
     if _has_note(status, note) and not _has_note(obj.status, note):
         events.append(Event("Warning", "SecretInUse", note.strip()))
     return events
 
 
+def _find_recovery(before: LifecycleHookStatus) -> Event | None:
+    """Return the Event that ends a failure or a drift, if there was one."""
+    ready = before.condition("Ready")
+    if ready is None or ready.status == "True":
+        return None
+    failure = f"{ready.reason}, {_describe_failure(before.error)}" if before.error else ready.reason
+    return Event("Normal", "Recovered", f"The lifecycle hook is up to date again. Before: {failure}.")
+
+
 def _secret_note(obj: LifecycleHook) -> str:
-    """Return what the Ready condition says beside all else while the object's Secret is being deleted."""
+    """Return what the Ready message adds while the object's Secret is being deleted."""
     if obj.secret is None:
         return ""
     return (
         f" Secret {'/'.join(obj.secret)} is being deleted, but stays until no LifecycleHook needs it. Delete this "
-        "resource or change spec.credentialsRef; to keep the Secret, take the operator's finalizer off it and create "
-        "it again."
+        "resource or change spec.credentialsRef; to keep the Secret, remove the operator's finalizer from it and "
+        "create it again."
     )
 
 
@@ -162,7 +194,7 @@ def _with_note(status: LifecycleHookStatus, note: str, *, is_on: bool) -> Lifecy
 
 
 def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus) -> Sequence[Mapping[str, Any]]:
-    """Return the JSON Patch operations (RFC 6902) that make the status as wanted, none if it is."""
+    """Return the JSON Patch operations (RFC 6902) from the current status to the wanted one; none if they are equal."""
     content = wanted.as_object()
     if not current:
         return [{"op": "add", "path": "/status", "value": content}]
@@ -176,7 +208,7 @@ def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus)
 
 
 def is_only_unobserved(obj: LifecycleHook, error: CallError) -> bool:
-    """Whether all that is wrong is that IAM can't be asked for a token to look at a hook that was fine."""
+    """Whether the only failure is that IAM is unavailable, and so a hook that was up to date can't be observed."""
     return (
         obj.is_applied
         and not obj.is_deleting
@@ -186,48 +218,50 @@ def is_only_unobserved(obj: LifecycleHook, error: CallError) -> bool:
 
 
 def already_exists(hook: Hook, spec: LifecycleHookSpec) -> WaitingError:
-    """Return the error that says that the hook is somebody else's."""
+    """Return the error for a hook that this resource did not create and may not adopt."""
     fields = ", ".join(map(to_camel, find_difference(hook, spec)))
+    message = f"a hook named {hook.lifecycle_hook_name} already exists in the group"
     return WaitingError(
-        Reason.ALREADY_EXISTS,
-        f"the group has a hook named {hook.lifecycle_hook_name} that is not this resource's"
-        + (f" and differs in {fields}" if fields else ""),
-        operation="adopt",
+        Reason.ALREADY_EXISTS, message + (f" and differs in {fields}" if fields else ""), operation="adopt"
     )
 
 
 def conflict(owner: LifecycleHook, spec: LifecycleHookSpec) -> WaitingError:
-    """Return the error that says that the hook is another resource's."""
-    message = f"LifecycleHook {owner} owns the hook {spec.lifecycle_hook_name} of this AS group"
+    """Return the error for a hook that another resource owns."""
+    message = f"LifecycleHook {owner} owns hook {spec.lifecycle_hook_name} of this AS group"
     return WaitingError(Reason.CONFLICT, message, operation="claim")
 
 
-def describe_difference(hook: Hook, spec: LifecycleHookSpec) -> str:
-    """Return which fields of the hook have another value than the spec, and which."""
-    observed = hook.hook_fields()
+def describe_changes(old: Hook | LifecycleHookSpec, new: Hook | LifecycleHookSpec) -> str:
+    """Return the fields that differ, with their old and new values."""
+    before, after = old.hook_fields(), new.hook_fields()
     return ", ".join(
-        f"{to_camel(name)} to {observed[name]!r} instead of {wanted!r}"
-        for name, wanted in find_difference(hook, spec).items()
+        f"{to_camel(name)} {_show(before[name])} -> {_show(after[name])}"
+        for name in before
+        if before[name] != after[name]
     )
 
 
+def _show(value: object) -> str:
+    return sanitize(str(value), _SHOWN_CHARACTERS) or '""'
+
+
 def describe_drift(hook: Hook | None, spec: LifecycleHookSpec) -> str:
-    """Return what somebody else has done to the hook, and what to do about it."""
-    if hook is None:
-        what = "somebody else has deleted the hook in AS"
-    else:
-        what = f"somebody else has set {describe_difference(hook, spec)} in AS"
-    return f"{what}, and spec.driftPolicy is Report. Change the spec, or set spec.driftPolicy to Repair."
+    """Return what was done to the hook outside Kubernetes, and what the user can do about it."""
+    what = (
+        "Deleted outside Kubernetes" if hook is None else f"Changed outside Kubernetes: {describe_changes(spec, hook)}"
+    )
+    return f"{what}. spec.driftPolicy is Report: change the spec, or set spec.driftPolicy to Repair."
 
 
 def _in_sync_message(previous: LifecycleHookStatus, outcome: InSync, generation: int) -> str:
-    """Return what the Ready condition says; what it said of a repair stays until something else happens."""
+    """Return the Ready message; a drift correction stays in it until the next change or failure."""
     before = previous.condition("Ready")
-    if outcome.event is not None and outcome.event.reason == "Repaired":
-        return f"The hook in AS is as wanted, since it was {outcome.event.message}."
+    if outcome.event is not None and outcome.event.reason == DRIFT_CORRECTED:
+        return f"{_UP_TO_DATE} {outcome.event.message}."
     if before is not None and before.status == "True" and before.observed_generation == generation:
         return before.message
-    return "The hook in AS is as wanted."
+    return _UP_TO_DATE
 
 
 def _readiness(error: CallError, previous: LifecycleHookStatus) -> Literal["False", "Unknown"]:
@@ -237,7 +271,7 @@ def _readiness(error: CallError, previous: LifecycleHookStatus) -> Literal["Fals
 
 
 def _error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str) -> ErrorStatus:
-    """Return the entry for an error; the same error, met again, keeps its first time and request ID."""
+    """Return the entry for an error; an error that repeats keeps the time and request ID of its first occurrence."""
     entry = ErrorStatus(
         operation=error.operation,
         http_status=error.http_status,
@@ -248,7 +282,7 @@ def _error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str)
         retry=error.retry,
     )
     if previous is not None and _identity(previous) == _identity(entry):
-        # What the cloud or the way to it says may differ from try to try; what we say names what is wrong right now.
+        # The text of a response or of a lost connection may differ from retry to retry; our own text is deterministic.
         is_ours = error.http_status is None and not isinstance(error, TransientError)
         return previous.model_copy(update={"message": error.message}) if is_ours else previous
     return entry
@@ -259,6 +293,11 @@ def _identity(entry: ErrorStatus) -> tuple[object, ...]:
     return entry.operation, entry.http_status, entry.code, entry.retry, right
 
 
-def _describe(error: CallError, entry: ErrorStatus) -> str:
-    answer = " ".join(str(part) for part in (entry.http_status, entry.code) if part)
-    return f"{entry.operation}: {entry.message.rstrip('.')}{f' ({answer})' if answer else ''}. {error.advice}"
+def _describe(error: CallError, entry: ErrorStatus, context: str) -> str:
+    used = f"Used {context}." if context else ""
+    return " ".join(filter(None, (f"{_describe_failure(entry)}.", used, error.advice, _RETRIES[error.retry])))
+
+
+def _describe_failure(entry: ErrorStatus) -> str:
+    response = " ".join(str(part) for part in (entry.http_status, entry.code) if part)
+    return f"{entry.operation}: {entry.message.rstrip('.')}{f' ({response})' if response else ''}"

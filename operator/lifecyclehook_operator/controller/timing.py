@@ -1,4 +1,4 @@
-"""When to reconcile again."""
+"""When to reconcile next: resync, backoff and jitter."""
 
 import asyncio
 import math
@@ -12,18 +12,18 @@ NEVER = math.inf
 
 
 def now() -> float:
-    """Return the time of the event loop, in seconds: the clock of everything that waits."""
+    """Return the time of the event loop, in seconds, on which all delays are based."""
     return asyncio.get_running_loop().time()
 
 
 def jitter(seconds: float) -> float:
-    """Return up to a quarter less, so that what failed together does not come back together."""
+    """Return up to a quarter less, so that failures at the same time are not retried at the same time."""
     return seconds * random.uniform(0.75, 1)  # noqa: S311  (no secret)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long to wait, in seconds, before jitter."""
+    """Delays in seconds, before jitter."""
 
     resync: float
     backoff_min: float
@@ -32,12 +32,12 @@ class Timing:
     slow_max: float
 
     def next_resync(self, group_id: str) -> float:
-        """Return when to reconcile next: at the same time for every hook of a group, so that one list serves all."""
+        """Return the next resync: at the same time for every hook of a group, so that one list call serves all."""
         phase = zlib.crc32(group_id.encode()) / 2**32
         return (math.floor(now() / self.resync - phase) + 1 + phase) * self.resync
 
     def next_retry(self, error: CallError, failures: int) -> float:
-        """Return when to retry after so many failures in a row: not before the cloud's Retry-After asks for."""
+        """Return when to retry after this many failures in a row: not before the cloud's Retry-After is over."""
         if error.retry == "Never":
             return NEVER
         least, most = (

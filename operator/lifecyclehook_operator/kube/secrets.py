@@ -16,14 +16,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Secret:
-    """A Secret, decoded; its content is not shown where this is printed."""
+    """A decoded Secret; its content is kept out of its repr."""
 
     content: Mapping[str, str] = field(repr=False)
     #: Whether it has our finalizer.
     is_protected: bool
     is_deleting: bool = False
     version: int = field(default=0, compare=False)
-    #: What a reader has made of the content, so that it is parsed once.
+    #: What was parsed from the content, so that it is parsed once.
     parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -46,20 +46,20 @@ def _decode(value: str) -> str:
 
 
 class SecretApi(Protocol):
-    """What is needed of the API server. Each raises KubernetesError."""
+    """The calls of the API server that are needed. Each raises KubernetesError."""
 
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret, or None if it does not exist."""
 
     async def protect_secret(self, namespace: str, name: str) -> Secret:
-        """Put our finalizer and label on a Secret, and return it."""
+        """Add our finalizer and label to a Secret, and return it."""
 
     async def unprotect_secret(self, namespace: str, name: str) -> None:
-        """Take our finalizer and label off a Secret, which may be gone already."""
+        """Remove our finalizer and label from a Secret, which may be gone already."""
 
 
 class SecretStore:
-    """Secrets by namespace and name. Those that are held are watched, and so need not be read again."""
+    """Secrets by namespace and name. Protected ones are watched, so they need not be read again."""
 
     def __init__(self, api: SecretApi) -> None:
         self._api = api
@@ -69,7 +69,7 @@ class SecretStore:
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, key: Key, *, protect: bool) -> Secret | None:
-        """Return a Secret, or None if it does not exist; with `protect`, see to it that it stays until it is released.
+        """Return a Secret, or None if it does not exist; with `protect`, keep it from deletion until `unprotect`.
 
         Raises KubernetesError.
         """
@@ -82,40 +82,44 @@ class SecretStore:
                 self.is_any_missing.set()
                 return None
             self.forget_missing(key)
-            if protect and not secret.is_deleting:  # what is being deleted can't be held any more
+            if protect and not secret.is_deleting:  # a finalizer can't be added to what is being deleted
                 secret = await self._api.protect_secret(*key)
             self.update(key, secret)
             return self._protected.get(key, secret)
 
     async def unprotect(self, key: Key) -> None:
-        """Let a Secret go that no resource needs any more. Raises KubernetesError."""
+        """Stop protecting a Secret that no resource needs any more. Raises KubernetesError."""
         async with self._locks.setdefault(key, asyncio.Lock()):
             if key in self._protected:
                 await self._api.unprotect_secret(*key)
                 self._protected.pop(key, None)
 
     def is_being_deleted(self, key: Key) -> bool | None:
-        """Return whether a Secret is being deleted and stays only because it is held; None if that is not known."""
+        """Return whether only our finalizer keeps a Secret from being deleted; None if that is not known."""
         if key in self._protected:
             return self._protected[key].is_deleting
         return False if key in self._missing else None
 
     def missing(self) -> list[Key]:
-        """Return the Secrets that did not exist when they were asked for."""
+        """Return the keys of the Secrets that did not exist when they were read."""
         return list(self._missing)
 
     def forget_missing(self, key: Key) -> None:
-        """Take note that a Secret is there, or that nothing needs it any more."""
+        """Remove a Secret from the missing ones: it exists, or nothing needs it any more."""
         self._missing.discard(key)
         if not self._missing:
             self.is_any_missing.clear()
 
+    def find_protected(self, key: Key) -> Secret | None:
+        """Return a Secret if it is protected; makes no call."""
+        return self._protected.get(key)
+
     def protected(self) -> list[Key]:
-        """Return the Secrets that are held."""
+        """Return the keys of the protected Secrets."""
         return list(self._protected)
 
     def update(self, key: Key, secret: Secret | None) -> bool:
-        """Take note of a held Secret as the API server tells of it, None if it is gone; return whether it differs."""
+        """Store a protected Secret as the API server shows it, None if it is gone; return whether it has changed."""
         before = self._protected.get(key)
         if before is not None and secret is not None and secret.version < before.version:
             return False  # the answer to a write of ours, overtaken by the watch
