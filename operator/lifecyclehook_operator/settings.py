@@ -71,7 +71,10 @@ class Settings(BaseSettings):
     )
     slow_retry_max_seconds: float = Field(default=600, gt=0, description="Longest such wait, in seconds.")
     cloud_timeout_seconds: float = Field(
-        default=30, gt=0, description="How long to wait for the cloud to connect, and to go on answering, in seconds."
+        default=30,
+        gt=0,
+        description="Longest time that one request to the cloud may take, from connecting to the end of the response, "
+        "in seconds.",
     )
     concurrency: int = Field(
         default=16, ge=1, le=1000, description="How many hooks of one project may be in work at a time."

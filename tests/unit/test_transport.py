@@ -13,6 +13,7 @@ from lifecyclehook_operator.cloud.errors import (
     CallError,
     TransientError,
     UnexpectedError,
+    UnreadableError,
     WaitingError,
     error_from_response,
     transport_errors,
@@ -81,7 +82,7 @@ async def test_each_failure_on_the_way_is_transient_and_tells_whether_the_call_m
 
 
 def test_there_are_no_other_failures_on_the_way() -> None:
-    assert leaves(httpx.RequestError) == set(TRANSPORT_ERRORS)
+    assert leaves(httpx.RequestError) == {*TRANSPORT_ERRORS, UnreadableError}
 
 
 @pytest.mark.parametrize(

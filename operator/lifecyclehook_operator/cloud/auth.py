@@ -21,10 +21,10 @@ from lifecyclehook_operator.cloud.errors import (
     CallError,
     CredentialsError,
     Reason,
-    TransientError,
     error_from_response,
-    transport_errors,
+    undocumented,
 )
+from lifecyclehook_operator.cloud.http import HttpClient, paused_deadline
 from lifecyclehook_operator.cloud.signing import SignatureAuth
 from lifecyclehook_operator.cloud.singleflight import SingleFlight
 from lifecyclehook_operator.metrics import TOKEN_REQUESTS
@@ -57,6 +57,8 @@ _NO_PROJECTS_ADVICE = (
     "Give project_id in place of project_name, and as_endpoint_override if the catalog can't be read either, or grant "
     "the user the right to list projects."
 )
+#: What is said of a response that may be a token.
+_UNDOCUMENTED = "the body is not as IAM documents it"
 _NO_CATALOG_ADVICE = "Give as_endpoint_override, or grant the user the right to read the catalog."
 
 
@@ -161,7 +163,7 @@ class TokenAuth(httpx.Auth):
     A 401 leads to one new token and one repeat of the request.
     """
 
-    def __init__(self, credentials: Credentials, http: httpx.AsyncClient, limit: LoginLimit) -> None:
+    def __init__(self, credentials: Credentials, http: HttpClient, limit: LoginLimit) -> None:
         self._credentials = credentials
         self._http = http
         self._limit = limit
@@ -171,12 +173,16 @@ class TokenAuth(httpx.Auth):
         self._is_accepted = True
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        token = await self.get_token()
+        with paused_deadline(request):
+            token = await self.get_token()
         request.headers[TOKEN_HEADER] = token.value.get_secret_value()
         response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED and (renewed := await self._renew_refused(token)):
-            request.headers[TOKEN_HEADER] = renewed.value.get_secret_value()
-            response = yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            with paused_deadline(request):
+                renewed = await self._renew_refused(token)
+            if renewed is not None:
+                request.headers[TOKEN_HEADER] = renewed.value.get_secret_value()
+                response = yield request
         if response.status_code != httpx.codes.UNAUTHORIZED:
             self._is_accepted = True
 
@@ -220,8 +226,7 @@ class TokenAuth(httpx.Auth):
         url = f"{_with_version(self._credentials.auth_url)}/auth/tokens"
 
         async def log_in() -> httpx.Response:
-            with transport_errors(OPERATION):
-                return await self._http.post(url, json=_login_body(self._credentials))
+            return await self._http.send(OPERATION, "POST", url, json=_login_body(self._credentials))
 
         response = await self._limit.ask(log_in)
         if response.status_code != httpx.codes.CREATED:
@@ -229,13 +234,13 @@ class TokenAuth(httpx.Auth):
         try:
             return Token.from_answer(response, self._credentials)
         except (ValidationError, KeyError) as error:
-            raise _undocumented(response) from error
+            raise undocumented(OPERATION, response, _UNDOCUMENTED) from error
 
 
 class AccessKeyAuth(SignatureAuth):
     """Signs each request with an access key. Project and endpoint are asked for once, where they aren't configured."""
 
-    def __init__(self, credentials: Credentials, http: httpx.AsyncClient) -> None:
+    def __init__(self, credentials: Credentials, http: HttpClient) -> None:
         super().__init__(credentials.ak, credentials.sk or SecretStr(""), credentials.security_token)
         self._credentials = credentials
         self._http = http
@@ -273,24 +278,13 @@ class AccessKeyAuth(SignatureAuth):
 
     async def _ask(self, answer: type[Answer], path: str, headers: Mapping[str, str], forbidden_advice: str) -> Answer:
         url = f"{_with_version(self._credentials.auth_url)}{path}"
-        with transport_errors(OPERATION):
-            response = await self._http.get(url, headers=headers, auth=self)
+        response = await self._http.send(OPERATION, "GET", url, headers=headers, auth=self)
         if not response.is_success:
             raise _login_error(response, forbidden_advice)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
-            raise _undocumented(response) from error
-
-
-def _undocumented(response: httpx.Response) -> TransientError:
-    # The answer itself stays out of the message: it may be a token.
-    return TransientError(
-        Reason.UNEXPECTED_RESPONSE,
-        "IAM's answer is not the documented one",
-        operation=OPERATION,
-        http_status=response.status_code,
-    )
+            raise undocumented(OPERATION, response, _UNDOCUMENTED) from error
 
 
 def _login_error(response: httpx.Response, forbidden_advice: str = "") -> CallError:

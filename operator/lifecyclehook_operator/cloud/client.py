@@ -1,8 +1,6 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0907), for one project."""
 
 import json
-import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,15 +21,18 @@ from lifecyclehook_operator.cloud.errors import (
     CallError,
     error_from_response,
     sanitize,
-    transport_errors,
     undocumented,
 )
+from lifecyclehook_operator.cloud.http import HttpClient
 from lifecyclehook_operator.cloud.instances import Suspensions
 from lifecyclehook_operator.cloud.singleflight import Shared
 from lifecyclehook_operator.fairness import FairLimit
 from lifecyclehook_operator.metrics import AS_REQUEST_DURATION, AS_REQUESTS, AS_SLOTS_WAITING
 
 _HOOKS, _INSTANCES = "scaling_lifecycle_hook", "scaling_instance_hook"
+#: The longest body that is read: of five hooks a group, each several times as long as its fields can be, and of all 300
+#: instances of a group, suspended by each of them. What a body becomes as objects takes up to 25 times the memory.
+_LIMIT_BYTES = {_HOOKS: 5 * 16 * 1024, _INSTANCES: 512 * 1024}
 #: By these an answer is known for an error, or for a single hook.
 _NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
@@ -81,7 +82,7 @@ class AutoScalingClient:
         """
         Args:
             credentials: who we are and where to call.
-            timeout_seconds: how long to wait for a connection, and for each part of an answer.
+            timeout_seconds: how long a request may take, from connecting to the end of the response.
             concurrency: how many hooks of this project a tenant may work on at a time; all together, twice as many.
             login_limits: shared by all projects that the same user may log in to.
         """
@@ -92,12 +93,10 @@ class AutoScalingClient:
         self._slots = FairLimit(2 * concurrency)
         self._slots_of_group: WeakValueDictionary[str, FairLimit] = WeakValueDictionary()
         self._slots_per_group = max(1, concurrency // 2)
-        # At debug level httpcore logs the headers of answers, and IAM's is the token.
-        logging.getLogger("httpcore").setLevel(logging.WARNING)
-        self._http = httpx.AsyncClient(
-            timeout=timeout_seconds,
-            verify=_trust(credentials),
-            limits=httpx.Limits(max_connections=2 * concurrency + 1, max_keepalive_connections=2 * concurrency + 1),
+        self._http = HttpClient(
+            timeout_seconds=timeout_seconds,
+            max_connections=2 * concurrency + 1,  # logging in takes one more
+            ca_certificates=credentials.ca_certificates,
         )
         limit = (login_limits or LoginLimits()).of_user(credentials)
         self._auth = (
@@ -181,8 +180,16 @@ class AutoScalingClient:
         endpoint = await self.find_endpoint()
         url = f"{endpoint.url}/{service}/{path}"
         try:
-            with AS_REQUEST_DURATION.labels(operation).time(), transport_errors(operation):
-                response = await self._http.request(method, url, json=body, headers=endpoint.headers, auth=self._auth)
+            with AS_REQUEST_DURATION.labels(operation).time():
+                response = await self._http.send(
+                    operation,
+                    method,
+                    url,
+                    json=body,
+                    headers=endpoint.headers,
+                    auth=self._auth,
+                    limit_bytes=_LIMIT_BYTES[service],
+                )
         except CallError as error:
             if error.operation == operation:  # else it was IAM that failed
                 AS_REQUESTS.labels(operation, "", "").inc()
@@ -203,7 +210,7 @@ def _read_hook(operation: str, response: httpx.Response, hook_name: str) -> Hook
     hook = _parse_hook(operation, response, response.content)
     if hook.lifecycle_hook_name != hook_name:
         other = sanitize(hook.lifecycle_hook_name, 64)
-        raise undocumented(operation, response, f"it is about a hook named {other!r}, not {hook_name!r}")
+        raise undocumented(operation, response, f"the body is about a hook named {other!r}, not {hook_name!r}")
     return hook
 
 
@@ -220,19 +227,11 @@ def _read_list(response: httpx.Response) -> Listing:
     try:
         body: Any = response.json()  # unlike pydantic, takes the half character that a text may end in where it was cut
     except (ValueError, RecursionError) as error:
-        raise undocumented("list", response, "it is no JSON") from error
+        raise undocumented("list", response, "the body is not JSON") from error
     entries = body.get("lifecycle_hooks") if isinstance(body, dict) else None
     # An empty list may be left out; but who takes something else for it takes hooks for gone.
     if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
         entries = []
     if not isinstance(entries, list):
-        raise undocumented("list", response, "it has no list of hooks")
+        raise undocumented("list", response, "the body has no list of hooks")
     return Listing(entries, response)
-
-
-def _trust(credentials: Credentials) -> ssl.SSLContext:
-    """Return whom to trust: the usual authorities, and those that the credentials bring along."""
-    context = httpx.create_ssl_context()
-    if credentials.ca_certificates:
-        context.load_verify_locations(cadata=credentials.ca_certificates)
-    return context

@@ -263,6 +263,14 @@ _REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 
 
+class UnreadableError(httpx.RequestError):
+    """A successful response whose body is not read, and why."""
+
+    def __init__(self, problem: str, response: httpx.Response) -> None:
+        super().__init__(problem, request=response.request)
+        self.response = response
+
+
 @contextmanager
 def transport_errors(operation: str) -> Iterator[None]:
     """Turn what httpx raises inside into a CallError that says whether the request may have taken effect."""
@@ -279,6 +287,8 @@ def transport_errors(operation: str) -> Iterator[None]:
             operation=operation,
             outcome_unknown=True,
         ) from error
+    except UnreadableError as error:
+        raise undocumented(operation, error.response, str(error)) from error
     except httpx.HTTPError as error:
         raise TransientError(
             Reason.CLOUD_UNAVAILABLE,
@@ -310,24 +320,27 @@ def error_from_response(response: httpx.Response, operation: str) -> CallError:
         operation=operation,
         http_status=response.status_code,
         code=code,
-        request_id=next(
-            (response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), request_id
-        ),
+        request_id=_read_request_id(response) or request_id,
         retry_after_seconds=_read_retry_after(response),
         outcome_unknown=class_ is TransientError and response.status_code != httpx.codes.TOO_MANY_REQUESTS,
     )
 
 
 def undocumented(operation: str, response: httpx.Response, problem: str) -> TransientError:
-    """Return the error that a success is which does not say what it should."""
+    """Return the error of a successful response that is not as the API documents it. It may have taken effect."""
     return TransientError(
         Reason.UNEXPECTED_RESPONSE,
-        f"the answer is not the documented one: {problem}",
+        f"unexpected response: {sanitize(problem)}",
         operation=operation,
         http_status=response.status_code,
-        request_id=response.headers.get("X-Request-Id", ""),
+        request_id=_read_request_id(response),
         outcome_unknown=True,
     )
+
+
+def _read_request_id(response: httpx.Response) -> str:
+    found = next((response.headers[name] for name in _REQUEST_ID_HEADERS if name in response.headers), "")
+    return sanitize(found, 64)
 
 
 def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:

@@ -57,12 +57,12 @@ class Suspensions:
         try:
             body: Any = response.json()
         except (ValueError, RecursionError) as error:
-            raise undocumented(LIST_SUSPENSIONS, response, "it is no JSON") from error
+            raise undocumented(LIST_SUSPENSIONS, response, "the body is not JSON") from error
         entries = body.get("instance_hanging_info") if isinstance(body, dict) else None
         if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
             entries = []  # of nothing it may be left out
         if not isinstance(entries, list):
-            raise undocumented(LIST_SUSPENSIONS, response, "it has no list of suspended instances")
+            raise undocumented(LIST_SUSPENSIONS, response, "the body has no list of suspended instances")
         return cls(entries, response)
 
     def of_hook(self, hook_name: str) -> list[Suspension]:

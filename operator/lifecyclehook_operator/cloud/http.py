@@ -1,0 +1,181 @@
+"""HTTP to IAM and AS: deadlines, bounds on what is read, and connections, in one place.
+
+Responses are not trusted. The body is bounded here. The head is bounded by httpcore, which gives up when h11 has
+buffered 100 KiB without a complete event. Informational responses (1xx) are not kept: they only take time, until the
+deadline.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+
+from lifecyclehook_operator.cloud.errors import UnreadableError, transport_errors
+
+#: The longest body that is read unless the caller knows better: a token with the catalog of all services has 100 KB.
+_LIMIT_BYTES = 1024 * 1024
+#: What each part of a body counts as, at least: a body in chunks of one byte takes 50 times the CPU time of another.
+_LEAST_PART_BYTES = 64
+#: After how long without a request connections are closed: before most servers and load balancers close them.
+_KEEPALIVE_SECONDS = 15
+#: How many sets of trusted certificates are kept for new connections, 0.8 MB each.
+_TLS_CONTEXTS = 8
+
+
+class HttpClient:
+    """Sends requests. Connections are opened when they are needed, and closed when they have been idle for a while."""
+
+    def __init__(self, *, timeout_seconds: float, max_connections: int, ca_certificates: str = "") -> None:
+        """
+        Args:
+            timeout_seconds: how long a request may take, from connecting to the end of the response.
+            max_connections: how many connections may be open; further requests wait for one.
+            ca_certificates: certificates to trust beside the usual ones, in PEM form.
+        """
+        self._timeout_seconds = timeout_seconds
+        self._max_connections = max_connections
+        self._ca_certificates = ca_certificates
+        self._client: httpx.AsyncClient | None = None
+        self._in_flight = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def send(  # noqa: PLR0913  (a request has that many parts)
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: httpx.Auth | None = None,
+        limit_bytes: int = _LIMIT_BYTES,
+    ) -> httpx.Response:
+        """Send a request, and return the response with its body.
+
+        The body of an error that is longer than `limit_bytes` is cut, and one that is compressed is dropped: the status
+        code says what there is to know. Redirects are not followed, and cookies not kept.
+
+        Raises CallError if no response can be had before the deadline, or if the body of a success can't be read. What
+        `auth` waits for with `paused_deadline` does not count; it has a deadline of its own.
+        """
+        with transport_errors(operation), self._use() as client:
+            extensions = {"limit_bytes": limit_bytes}
+            request = client.build_request(method, url, json=json, headers=headers, extensions=extensions)
+            try:
+                async with asyncio.timeout(self._timeout_seconds) as deadline:
+                    request.extensions["deadline"] = deadline
+                    return await client.send(request, auth=auth)
+            except TimeoutError as error:
+                raise httpx.ReadTimeout("", request=request) from error
+
+    async def aclose(self) -> None:
+        """Close all connections now."""
+        self._disconnect()
+        await asyncio.gather(*self._closing)
+
+    @contextmanager
+    def _use(self) -> Iterator[httpx.AsyncClient]:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._client is None:
+            self._client = self._build()
+        self._in_flight += 1
+        try:
+            yield self._client
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._timer = asyncio.get_running_loop().call_later(_KEEPALIVE_SECONDS, self._disconnect)
+
+    def _build(self) -> httpx.AsyncClient:
+        # At debug level httpcore logs the headers of responses, and IAM's is the token.
+        logging.getLogger("httpcore").setLevel(logging.WARNING)
+        # To connect, TLS included, takes less than the deadline, and so what the deadline ends may have been sent.
+        connect_seconds = self._timeout_seconds / 3
+        return httpx.AsyncClient(
+            headers={"Accept-Encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=httpx.Timeout(self._timeout_seconds, connect=connect_seconds),
+            verify=_trust(self._ca_certificates),
+            limits=httpx.Limits(
+                max_connections=self._max_connections,
+                max_keepalive_connections=self._max_connections,
+                keepalive_expiry=_KEEPALIVE_SECONDS,
+            ),
+            event_hooks={"response": [_bound]},
+        )
+
+    def _disconnect(self) -> None:
+        client, self._client = self._client, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if client is not None:
+            task = asyncio.get_running_loop().create_task(client.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+@contextmanager
+def paused_deadline(request: httpx.Request) -> Iterator[None]:
+    """Stop the clock of a request while its auth flow waits for something that has a deadline of its own."""
+    deadline: asyncio.Timeout = request.extensions["deadline"]
+    loop = asyncio.get_running_loop()
+    left = (deadline.when() or 0) - loop.time()
+    deadline.reschedule(None)
+    try:
+        yield
+    finally:
+        deadline.reschedule(loop.time() + left)
+
+
+async def _bound(response: httpx.Response) -> None:
+    """Make a response safe to read: a hook of httpx, for every response, also those that an auth flow asks for."""
+    response.headers.pop("Location", None)  # httpx reads it even though it does not follow it
+    encoding = response.headers.pop("Content-Encoding", "identity")
+    if encoding.strip().lower() in ("", "identity"):
+        limit = response.request.extensions["limit_bytes"]
+        response.stream = _BoundedStream(response, limit, f"the body is longer than {limit // 1024} KiB")
+    else:
+        response.stream = _BoundedStream(response, 0, "the body is compressed, against Accept-Encoding")
+
+
+class _BoundedStream(httpx.AsyncByteStream):
+    """The body of a response up to a limit. Beyond it, that of an error ends, and that of a success is an error."""
+
+    def __init__(self, response: httpx.Response, limit_bytes: int, problem: str) -> None:
+        if not isinstance(response.stream, httpx.AsyncByteStream):
+            raise TypeError("a response of an asynchronous client is streamed asynchronously")
+        self._stream = response.stream
+        self._response = response
+        self._limit_bytes = limit_bytes
+        self._problem = problem
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._stream:
+            size += len(part) and max(len(part), _LEAST_PART_BYTES)
+            if size > self._limit_bytes:
+                if self._response.is_success:
+                    raise UnreadableError(self._problem, self._response)
+                return
+            yield part
+            await asyncio.sleep(0)  # one read of the socket may bring thousands of parts
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@lru_cache(_TLS_CONTEXTS)
+def _trust(ca_certificates: str) -> ssl.SSLContext:
+    """Return whom to trust: the usual authorities, and those that the credentials bring along."""
+    context = httpx.create_ssl_context()
+    if ca_certificates:
+        context.load_verify_locations(cadata=ca_certificates)
+    return context

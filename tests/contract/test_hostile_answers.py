@@ -1,0 +1,209 @@
+"""A cloud that answers as no cloud should: no memory is filled, no call held, nothing is taken for what it is not."""
+
+import gc
+import math
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lifecyclehook_operator.cloud.client import AutoScalingClient
+from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.errors import CallError, TransientError
+from tests.contract.hostile import (
+    ANSWERS,
+    HOOK,
+    MIB,
+    HostileServer,
+    answers,
+    delayed,
+    response,
+    run_hostile_server,
+)
+
+TIMEOUT_SECONDS = 1.5
+#: Beyond the deadline, on a busy machine.
+SLACK_SECONDS = 2
+MEMORY_LIMIT_BYTES = 50 * MIB
+FIELDS = {name: value for name, value in HOOK.items() if name != "lifecycle_hook_name"}
+
+
+def memory(what: str) -> int:
+    """Return the resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith(what))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """Let the peak begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HostileServer]:
+    async with run_hostile_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def memory_before() -> Iterator[int]:
+    """Return how much memory is in use before the first of these tests. After all of them it is about the same."""
+    gc.collect()
+    before = memory("VmRSS")
+    yield before
+    gc.collect()
+    assert memory("VmRSS") - before < MEMORY_LIMIT_BYTES
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[AutoScalingClient]:
+    values = {"username": "u", "password": "p", "user_domain_name": "d", "project_name": "eu-de", "auth_url": url}
+    credentials = Credentials.model_validate(values)
+    client = AutoScalingClient(credentials, timeout_seconds=TIMEOUT_SECONDS, concurrency=4)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def list_hook(client: AutoScalingClient) -> object:
+    return (await client.list_hooks("group", not_before=math.inf)).find("hook")
+
+
+CALLS: dict[str, Callable[[AutoScalingClient], Coroutine[Any, Any, object]]] = {
+    "create": lambda client: client.create_hook("group", "hook", {**FIELDS, "notification_metadata": ""}),
+    "list": list_hook,
+    "token": AutoScalingClient.get_project_id,
+}
+
+
+async def fail(client: AutoScalingClient, operation: str) -> CallError | None:
+    """Return the error that a call ends in, or None."""
+    try:
+        await CALLS[operation](client)
+    except CallError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("operation", CALLS)
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_no_answer_fills_the_memory_holds_a_call_or_is_taken_for_what_it_is_not(
+    server: HostileServer, memory_before: int, kind: str, operation: str
+) -> None:
+    answer, reasons = ANSWERS[kind]
+    forget_peak()
+    async with connect(server.url) as client:
+        if operation != "token":
+            await client.get_project_id()
+        server.answer, server.is_iam_hostile = answer, True
+        begin = time.monotonic()
+        error = await fail(client, operation)
+        assert time.monotonic() - begin < TIMEOUT_SECONDS + SLACK_SECONDS
+    assert (error.reason if error else "") == reasons[operation]
+    if error is not None:
+        assert error.operation == ("authenticate" if operation == "token" else operation)
+        assert error.message.isprintable()
+        assert error.outcome_unknown == (isinstance(error, TransientError))
+    assert memory("VmHWM") - memory_before < MEMORY_LIMIT_BYTES
+    assert len(server.requests) <= 2
+
+
+def test_there_are_at_least_nineteen_kinds() -> None:
+    assert len(ANSWERS) >= 19
+
+
+async def test_a_compressed_body_is_not_asked_for(server: HostileServer) -> None:
+    server.answer = answers(response({"lifecycle_hooks": []}))
+    async with connect(server.url) as client:
+        await list_hook(client)
+    assert [request.headers["accept-encoding"] for request in server.requests] == ["identity", "identity"]
+
+
+async def test_what_a_body_is_compressed_with_is_no_matter_if_there_is_none(server: HostileServer) -> None:
+    server.answer = answers(response("", status="204 None", headers={"Content-Encoding": "gzip"}))
+    async with connect(server.url) as client:
+        await client.delete_hook("group", "hook")
+
+
+async def test_cookies_are_not_kept(server: HostileServer) -> None:
+    server.answer = answers(response({"lifecycle_hooks": []}, headers={"Set-Cookie": "a=b; Path=/"}))
+    async with connect(server.url) as client:
+        await list_hook(client)
+        await list_hook(client)
+    assert len(server.requests) == 3
+    assert not any("cookie" in request.headers for request in server.requests)
+
+
+async def test_a_redirect_is_not_followed(server: HostileServer) -> None:
+    server.answer = answers(response("", status="307 Elsewhere", headers={"Location": f"{server.url}/elsewhere"}))
+    async with connect(server.url) as client:
+        for operation in ("list", "create"):
+            assert await fail(client, operation)
+    assert "/elsewhere" not in [request.path for request in server.requests]
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("operation", ["create", "list"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_call_that_could_not_connect_before_the_deadline_has_had_no_effect_for_sure(
+    server: HostileServer, scheme: str, operation: str
+) -> None:
+    """The queue of a listening socket is full (http), or nobody answers the TLS handshake (https)."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, socket.socket() as first:
+        address = listening.getsockname()
+        if scheme == "http":
+            first.connect(address)
+        server.catalog_url = "{}://{}:{}".format(scheme, *address)
+        async with connect(server.url) as client:
+            await client.get_project_id()
+            begin = time.monotonic()
+            error = await fail(client, operation)
+            assert time.monotonic() - begin < TIMEOUT_SECONDS + SLACK_SECONDS
+    assert isinstance(error, TransientError)
+    assert (error.reason, error.outcome_unknown) == ("CloudUnavailable", False)
+
+
+async def test_the_renewal_of_a_token_has_a_deadline_of_its_own(server: HostileServer) -> None:
+    """Each answer takes more than a third of the time that a call has: a login between them does not count."""
+    seconds = 0.4 * TIMEOUT_SECONDS
+    refused = response({"error": {"code": "AS.0006"}}, status="401 No")
+    server.answer = delayed(seconds, refused, response({"lifecycle_hooks": [HOOK]}))
+    async with connect(server.url) as client:
+        await client.get_project_id()
+        server.login_seconds = 0.9 * TIMEOUT_SECONDS
+        assert await list_hook(client) is not None
+    assert [request.method for request in server.requests] == ["POST", "GET", "POST", "GET"]
+
+
+async def test_a_call_does_not_outlast_its_deadline_for_having_renewed_a_token(server: HostileServer) -> None:
+    refused = response({"error": {"code": "AS.0006"}}, status="401 No")
+    server.answer = delayed(0.6 * TIMEOUT_SECONDS, refused, response({"lifecycle_hooks": [HOOK]}))
+    async with connect(server.url) as client:
+        await client.get_project_id()
+        server.login_seconds = 0.6 * TIMEOUT_SECONDS
+        error = await fail(client, "list")
+    assert error is not None
+    assert (error.reason, error.operation, error.outcome_unknown) == ("CloudUnavailable", "list", True)
+
+
+async def test_a_call_whose_token_is_not_renewed_in_time_fails_for_the_login(server: HostileServer) -> None:
+    server.answer = answers(response({"error": {"code": "AS.0006"}}, status="401 No"))
+    async with connect(server.url) as client:
+        await client.get_project_id()
+        server.login_seconds = 60
+        begin = time.monotonic()
+        error = await fail(client, "create")
+        assert time.monotonic() - begin < TIMEOUT_SECONDS + SLACK_SECONDS
+    assert isinstance(error, TransientError)
+    assert (error.reason, error.operation) == ("CloudUnavailable", "authenticate")
