@@ -9,8 +9,10 @@ from typing import Any, Self
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from lifecyclehook_operator.cloud import auth, singleflight
+from lifecyclehook_operator.cloud.auth import LoginLimits
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import (
@@ -44,10 +46,12 @@ class Clock:
 class Client:
     """A AutoScalingClient and the group that it is asked about."""
 
-    def __init__(self, simulator: Simulator, **changes: Any) -> None:
+    def __init__(self, simulator: Simulator, limits: LoginLimits | None = None, **changes: Any) -> None:
         self.simulator = simulator
         self.group = simulator.add_group()
-        self.project = AutoScalingClient(make_credentials(simulator, **changes), timeout_seconds=30, concurrency=16)
+        self.project = AutoScalingClient(
+            make_credentials(simulator, **changes), timeout_seconds=30, concurrency=16, login_limits=limits
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -387,20 +391,45 @@ async def test_a_user_whom_somebody_else_locks_logs_in_again_when_the_lock_is_ov
     assert await client.list() == []
 
 
-@pytest.mark.parametrize(("headers", "pause"), [({}, 0.5), ({"Retry-After": "20"}, 20)], ids=["", "Retry-After"])
-async def test_an_iam_that_fails_fails_all_who_wait_for_it_with_one_login(
-    client: Client, clock: Clock, headers: dict[str, str], pause: float
+@pytest.mark.parametrize(
+    ("status", "headers", "pause"),
+    [
+        (503, {}, 0.5),
+        (503, {"Retry-After": "3"}, 3),
+        (503, {"Retry-After": "3600"}, 5),
+        (429, {"Retry-After": "3600"}, 5),
+        (400, {}, 30),
+        (403, {"Retry-After": "3600"}, 30),
+        (404, {"Retry-After": "60"}, 60),
+    ],
+)
+async def test_an_iam_that_fails_fails_all_who_wait_for_it_with_one_login_and_is_asked_again_soon(
+    client: Client, clock: Clock, status: int, headers: dict[str, str], pause: float
 ) -> None:
-    client.simulator.fault("token", status=503, headers=headers)
-    for _ in range(2):
+    client.simulator.fault("token", status=status, headers=headers)
+    for left in (float(headers.get("Retry-After", 0)), 0.1 * pause):
         for error in await gather_errors(client.list() for _ in range(50)):
-            assert isinstance(error, TransientError)
-            assert (error.reason, error.operation, error.http_status) == ("CloudUnavailable", "authenticate", 503)
+            assert (error.operation, error.http_status) == ("authenticate", status)
+            assert error.retry_after_seconds == (pytest.approx(min(left, 600)) if headers else None)
         clock.advance(0.9 * pause)
     assert client.logins == 1
     clock.advance(0.2 * pause)
     assert await client.list() == []
     assert client.logins == 2
+
+
+async def test_a_login_that_is_held_back_is_not_counted_as_one_that_iam_denies(
+    simulator: Simulator, clock: Clock
+) -> None:
+    def count(result: str) -> float:
+        return REGISTRY.get_sample_value("lifecyclehook_token_requests_total", {"result": result}) or 0
+
+    limits, before = LoginLimits(), count("denied")
+    for number in range(6):
+        simulator.add_project(f"eu-de_{number}")
+        async with Client(simulator, limits, password="wrong", project_name=f"eu-de_{number}") as client:
+            await gather_errors([client.list()])
+    assert count("denied") - before == len(simulator.requests("token")) == 4
 
 
 @pytest.mark.parametrize(

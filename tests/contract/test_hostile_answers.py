@@ -1,16 +1,18 @@
 """A cloud that answers as no cloud should: no memory is filled, no call held, nothing is taken for what it is not."""
 
+import asyncio
 import gc
 import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lifecyclehook_operator.cloud.auth import LoginLimits
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import CallError, TransientError
@@ -66,10 +68,10 @@ def memory_before() -> Iterator[int]:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[AutoScalingClient]:
+async def connect(url: str, *, limits: LoginLimits | None = None) -> AsyncIterator[AutoScalingClient]:
     values = {"username": "u", "password": "p", "user_domain_name": "d", "project_name": "eu-de", "auth_url": url}
     credentials = Credentials.model_validate(values)
-    client = AutoScalingClient(credentials, timeout_seconds=TIMEOUT_SECONDS, concurrency=4)
+    client = AutoScalingClient(credentials, timeout_seconds=TIMEOUT_SECONDS, concurrency=4, login_limits=limits)
     try:
         yield client
     finally:
@@ -207,3 +209,16 @@ async def test_a_call_whose_token_is_not_renewed_in_time_fails_for_the_login(ser
         assert time.monotonic() - begin < TIMEOUT_SECONDS + SLACK_SECONDS
     assert isinstance(error, TransientError)
     assert (error.reason, error.operation) == ("CloudUnavailable", "authenticate")
+
+
+async def test_logins_of_a_user_do_not_wait_for_one_that_hangs_for_longer_than_a_login_may_take(
+    server: HostileServer,
+) -> None:
+    server.login_seconds = 60
+    limits = LoginLimits()
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(server.url, limits=limits)) for _ in range(10)]
+        begin = time.monotonic()
+        errors = await asyncio.gather(*(fail(client, "token") for client in clients))
+        assert time.monotonic() - begin < 2 * TIMEOUT_SECONDS + SLACK_SECONDS
+    assert {type(error) for error in errors} == {TransientError}

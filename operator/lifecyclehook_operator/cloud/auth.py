@@ -6,7 +6,8 @@ Either a user with an IAM token (API v3, password method), or an access key that
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ from lifecyclehook_operator.cloud.errors import (
     CallError,
     CredentialsError,
     Reason,
+    TransientError,
     error_from_response,
     undocumented,
 )
@@ -62,7 +64,6 @@ _UNDOCUMENTED = "the body is not as IAM documents it"
 _NO_CATALOG_ADVICE = "Give as_endpoint_override, or grant the user the right to read the catalog."
 
 
-T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
@@ -118,30 +119,48 @@ class LoginLimit:
     """Keeps the refused logins of one user, whatever they are for, below the number at which IAM locks the user."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._refused_at: list[float] = []
 
-    async def ask(self, log_in: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-        """Return what IAM answers to a login, one after another.
+    @asynccontextmanager
+    async def turn(self, timeout_seconds: float) -> AsyncIterator[None]:
+        """Wait for the turn to log in, for one login at a time is in flight, and say by `count_refusal` if it fails.
 
-        Raises CredentialsError if there were so many refusals lately that one more could lock the user, and what
-        `log_in` raises.
+        Raises CredentialsError if there were so many refusals lately that one more could lock the user, and
+        TransientError if the logins before it take longer than `timeout_seconds`.
         """
-        async with self._turn:
-            now = time.monotonic()
-            self._refused_at = [at for at in self._refused_at if now - at < _REFUSED_LOGINS_SECONDS]
-            if len(self._refused_at) >= _REFUSED_LOGINS_LIMIT:
-                raise CredentialsError(
-                    Reason.AUTHENTICATION_FAILED,
-                    f"IAM has refused this user {_REFUSED_LOGINS_LIMIT} times within 15 minutes, whatever the password "
-                    "and the project, and may lock it at the next refusal: it is asked again when they are over",
-                    operation=OPERATION,
-                    retry_after_seconds=self._refused_at[0] + _REFUSED_LOGINS_SECONDS - now,
-                )
-            response = await log_in()
-            if response.status_code == httpx.codes.UNAUTHORIZED:
-                self._refused_at.append(time.monotonic())
-            return response
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._lock.acquire()
+        except TimeoutError as error:
+            message = "IAM has not answered other logins of this user in time"
+            raise TransientError(Reason.CLOUD_UNAVAILABLE, message, operation=OPERATION) from error
+        try:
+            self._check()
+            yield
+        finally:
+            self._lock.release()
+
+    def count_refusal(self) -> None:
+        """Take note that IAM has refused a login."""
+        self._refused_at.append(time.monotonic())
+        # The count outlives the client whose login was refused, which may be closed before.
+        asyncio.get_running_loop().call_later(_REFUSED_LOGINS_SECONDS, self._forget_old_refusals)
+
+    def _check(self) -> None:
+        self._forget_old_refusals()
+        if len(self._refused_at) >= _REFUSED_LOGINS_LIMIT:
+            raise CredentialsError(
+                Reason.AUTHENTICATION_FAILED,
+                f"IAM has refused this user {_REFUSED_LOGINS_LIMIT} times within 15 minutes, whatever the password "
+                "and the project, and may lock it at the next refusal: it is asked again when they are over",
+                operation=OPERATION,
+                retry_after_seconds=self._refused_at[0] + _REFUSED_LOGINS_SECONDS - time.monotonic(),
+            )
+
+    def _forget_old_refusals(self) -> None:
+        now = time.monotonic()
+        self._refused_at = [at for at in self._refused_at if now - at < _REFUSED_LOGINS_SECONDS]
 
 
 class LoginLimits:
@@ -213,22 +232,21 @@ class TokenAuth(httpx.Auth):
         return await self.get_token()
 
     async def _log_in(self) -> Token:
-        try:
-            self._token = await self._request_token()
-        except CallError as error:
-            TOKEN_REQUESTS.labels("denied" if isinstance(error, CredentialsError) else "error").inc()
-            raise
+        async with self._limit.turn(self._http.timeout_seconds):
+            try:
+                self._token = await self._request_token()
+            except CallError as error:
+                TOKEN_REQUESTS.labels("denied" if isinstance(error, CredentialsError) else "error").inc()
+                if error.http_status == httpx.codes.UNAUTHORIZED:
+                    self._limit.count_refusal()
+                raise
         TOKEN_REQUESTS.labels("success").inc()
         logger.info("Logged in to project %s (%s)", self._token.project_name, self._token.endpoint.project_id)
         return self._token
 
     async def _request_token(self) -> Token:
         url = f"{_with_version(self._credentials.auth_url)}/auth/tokens"
-
-        async def log_in() -> httpx.Response:
-            return await self._http.send(OPERATION, "POST", url, json=_login_body(self._credentials))
-
-        response = await self._limit.ask(log_in)
+        response = await self._http.send(OPERATION, "POST", url, json=_login_body(self._credentials))
         if response.status_code != httpx.codes.CREATED:
             raise _login_error(response)
         try:

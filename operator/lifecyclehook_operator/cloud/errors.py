@@ -256,8 +256,8 @@ def sanitize(text: str, limit: int = 256) -> str:
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
-#: The longest wait that a Retry-After is granted: a gateway that is out of order must not stop a hook for years.
-_RETRY_AFTER_LIMIT_SECONDS = 3600.0
+#: The longest wait that a Retry-After is granted: a gateway that is out of order must not stop a hook for long.
+_RETRY_AFTER_LIMIT_SECONDS = 600.0
 _REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
 #: A request that failed in one of these ways was never sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
@@ -364,7 +364,7 @@ def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
 
 
 def _read_retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that Retry-After asks for, given as a number or as a date (RFC 9110), an hour at the most."""
+    """Return how many seconds Retry-After asks for, as a number or as a date (RFC 9110), ten minutes at the most."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return min(float(value), _RETRY_AFTER_LIMIT_SECONDS)

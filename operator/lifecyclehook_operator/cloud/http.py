@@ -38,7 +38,7 @@ class HttpClient:
             max_connections: how many connections may be open; further requests wait for one.
             ca_certificates: certificates to trust beside the usual ones, in PEM form.
         """
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._max_connections = max_connections
         self._ca_certificates = ca_certificates
         self._client: httpx.AsyncClient | None = None
@@ -69,7 +69,7 @@ class HttpClient:
             extensions = {"limit_bytes": limit_bytes}
             request = client.build_request(method, url, json=json, headers=headers, extensions=extensions)
             try:
-                async with asyncio.timeout(self._timeout_seconds) as deadline:
+                async with asyncio.timeout(self.timeout_seconds) as deadline:
                     request.extensions["deadline"] = deadline
                     return await client.send(request, auth=auth)
             except TimeoutError as error:
@@ -98,11 +98,11 @@ class HttpClient:
         # At debug level httpcore logs the headers of responses, and IAM's is the token.
         logging.getLogger("httpcore").setLevel(logging.WARNING)
         # To connect, TLS included, takes less than the deadline, and so what the deadline ends may have been sent.
-        connect_seconds = self._timeout_seconds / 3
+        connect_seconds = self.timeout_seconds / 3
         return httpx.AsyncClient(
             headers={"Accept-Encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            timeout=httpx.Timeout(self._timeout_seconds, connect=connect_seconds),
+            timeout=httpx.Timeout(self.timeout_seconds, connect=connect_seconds),
             verify=_trust(self._ca_certificates),
             limits=httpx.Limits(
                 max_connections=self._max_connections,

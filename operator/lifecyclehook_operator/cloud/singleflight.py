@@ -5,18 +5,17 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from lifecyclehook_operator.cloud.errors import (
-    CallError,
-    TransientError,
-)
+from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, TransientError
 
 T = TypeVar("T")
 
 #: How long an answer is kept for others who ask the same at about the same time.
 _KEPT_SECONDS = 10
-#: For how long IAM is not asked again, in seconds: after a refusal, and after it could not be asked.
-_REFUSED_SECONDS = 30
-_FAILED_SECONDS = 0.5
+#: For how long IAM is not asked again, in seconds: least, and most, within which Retry-After is honoured. One response
+#: must not keep new resources and changed specs waiting; but IAM locks users whose logins it has refused.
+_AFTER_FAILURE_SECONDS = (0.5, 5)
+_AFTER_REFUSED_LOGIN_SECONDS = (30, 900)
+_AFTER_REFUSAL_SECONDS = (30, 30)
 
 
 def share(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -82,8 +81,15 @@ class SingleFlight(Generic[T]):
         try:
             return await self._ask()
         except CallError as error:
-            pause = _FAILED_SECONDS if isinstance(error, TransientError) else _REFUSED_SECONDS
-            self._failure = (error, time.monotonic() + (error.retry_after_seconds or pause))
+            self._failure = (error, time.monotonic() + _pause_seconds(error))
             raise
         finally:
             self._asking = None
+
+
+def _pause_seconds(error: CallError) -> float:
+    if isinstance(error, TransientError):
+        least, most = _AFTER_FAILURE_SECONDS
+    else:
+        least, most = _AFTER_REFUSED_LOGIN_SECONDS if isinstance(error, CredentialsError) else _AFTER_REFUSAL_SECONDS
+    return min(max(least, error.retry_after_seconds or 0), most)
