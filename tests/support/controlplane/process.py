@@ -95,14 +95,20 @@ class ControlPlane:
 
     def stop_api_server(self) -> None:
         """Kill the API server; etcd goes on."""
-        self._processes["kube-apiserver"].kill()
-        self._processes["kube-apiserver"].wait()
+        self._kill("kube-apiserver")
 
     def start_api_server(self) -> None:
         """Start the API server again, on the same port."""
-        if self._started is None:
-            raise ControlPlaneError("The control plane has not been started.")
-        self._start_api_server(self._started)
+        self._start_api_server(self._stack())
+
+    def stop_etcd(self) -> None:
+        """Kill etcd; the API server goes on, and fails."""
+        self._kill("etcd")
+
+    def start_etcd(self) -> None:
+        """Start etcd again, with what it held, and return when the API server can use it."""
+        self._start_etcd(self._stack())
+        self._wait("kube-apiserver", self._is_ready)
 
     # --- what is running ------------------------------------------------------------------------------------------
 
@@ -216,13 +222,18 @@ class ControlPlane:
             etcd_port, peer_port, self._api_port = free_ports(3)
             self._token = secrets.token_hex(16)
             self._write_files()
-            self._spawn(stack, "etcd", etcd_command(self.binaries.etcd, self.work_dir, etcd_port, peer_port))
+            self._etcd = etcd_command(self.binaries.etcd, self.work_dir, etcd_port, peer_port)
+            self._etcd_health = f"http://127.0.0.1:{etcd_port}/health"
             # Tried before etcd listens, kube-apiserver waits a second until its next try.
-            self._wait("etcd", lambda: is_healthy(f"http://127.0.0.1:{etcd_port}/health"))
+            self._start_etcd(stack)
             self._api_server = api_server_command(self.binaries, self.work_dir, etcd_port, self._api_port)
             self._start_api_server(stack)
             self._write_kubeconfig(self.kubeconfig, self._token)
             self._started = stack.pop_all()
+
+    def _start_etcd(self, stack: ExitStack) -> None:
+        self._spawn(stack, "etcd", self._etcd)
+        self._wait("etcd", lambda: is_healthy(self._etcd_health))
 
     def _start_api_server(self, stack: ExitStack) -> None:
         self._spawn(stack, "kube-apiserver", self._api_server)
@@ -251,9 +262,18 @@ class ControlPlane:
         path.write_text(yaml.safe_dump(config))
 
     def _spawn(self, stack: ExitStack, name: str, command: list[str]) -> None:
-        process = start_process(command, log=self._log(name))
-        stack.callback(stop_process, process)
-        self._processes[name] = process
+        if name not in self._processes:  # one that is started again keeps its place in the order of stopping
+            stack.callback(lambda: stop_process(self._processes[name]))
+        self._processes[name] = start_process(command, log=self._log(name))
+
+    def _kill(self, name: str) -> None:
+        self._processes[name].kill()
+        self._processes[name].wait()
+
+    def _stack(self) -> ExitStack:
+        if self._started is None:
+            raise ControlPlaneError("The control plane has not been started.")
+        return self._started
 
     def _wait(self, name: str, is_ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -100,6 +100,15 @@ def test_kubectl_that_fails_shows_why(control_plane: ControlPlane) -> None:
     assert failed.value.__notes__ == ['Error from server (NotFound): configmaps "absent" not found\n']
 
 
+def test_etcd_comes_back_with_what_it_held(own_control_plane: ControlPlane) -> None:
+    with own_control_plane as running:
+        running.kubectl("create", "configmap", "kept")
+        running.stop_etcd()
+        assert running.kubectl("create", "configmap", "lost", "--request-timeout=1s", check=False).returncode != 0
+        running.start_etcd()
+        assert running.kubectl("get", "configmap", "kept", "-o", "name").stdout == "configmap/kept\n"
+
+
 def test_a_port_that_was_taken_meanwhile_is_no_failure(
     own_control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:

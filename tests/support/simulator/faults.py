@@ -1,6 +1,7 @@
 """Faults on request: what the next matching requests meet instead of, or beside, the service's own answer."""
 
 import asyncio
+import random
 import re
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ class Fault(BaseModel):
     group_id: str | None = None
     hook_name: str | None = None
     count: int | None = Field(default=1, ge=1, description="how many requests; null: until cleared")
+    share: float = Field(default=1, gt=0, le=1, description="of the requests that match, by chance")
+    seed: int = Field(default=0, description="decides which ones")
 
     stage: Literal["before", "after"] = "before"
     delay_seconds: float = Field(default=0, ge=0)
@@ -64,6 +67,7 @@ class ArmedFault:
         self.id = fault_id
         self.fault = fault
         self.left = fault.count
+        self.draw = random.Random(fault.seed)  # noqa: S311  (no secret)
         self.released = asyncio.Event()
         self.drop_released = False
 
@@ -100,7 +104,7 @@ class Faults:
     def take(self, request: LoggedRequest) -> ArmedFault | None:
         """Return the first fault that the request meets, and count it."""
         for armed in self._armed.values():
-            if armed.left != 0 and armed.fault.matches(request):
+            if armed.left != 0 and armed.fault.matches(request) and armed.draw.random() < armed.fault.share:
                 armed.left = armed.left and armed.left - 1
                 return armed
         return None

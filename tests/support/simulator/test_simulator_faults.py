@@ -227,6 +227,16 @@ def test_a_fault_can_be_for_one_group_or_for_one_hook_by_the_name_in_the_body(ca
     assert caller.create(group=other, lifecycle_hook_name="bad").status_code == 504
 
 
+def test_a_fault_can_meet_a_share_of_what_matches_by_chance_and_the_same_for_the_same_seed(caller: Caller) -> None:
+    def statuses(seed: int) -> list[int]:
+        caller.simulator.clear_faults()
+        caller.simulator.fault("list", status=503, count=None, share=0.3, seed=seed)
+        return [caller.list().status_code for _ in range(100)]
+
+    assert 15 < statuses(1).count(503) < 45
+    assert statuses(1) == statuses(1) != statuses(2)
+
+
 def test_iam_has_faults_as_well(caller: Caller) -> None:
     caller.simulator.fault("token", status=503)
     assert [caller.authenticate().status_code for _ in range(2)] == [503, 201]
@@ -245,6 +255,7 @@ def test_iam_has_faults_as_well(caller: Caller) -> None:
         {"staeg": "after"},
         {"stage": "between"},
         {"count": 0},
+        {"share": 0},
     ],
     ids=str,
 )
