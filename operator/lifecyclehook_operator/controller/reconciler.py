@@ -156,7 +156,7 @@ class Reconciler:
         return NEVER
 
     def lock(self, project_id: str, path: tuple[str, str]) -> asyncio.Lock:
-        """Return the lock of a hook: objects that claim it are synced one at a time, so each sees the others' effects."""
+        """Return the lock of a hook: objects that claim it take turns, so that each sees what the others did."""
         return self._locks.setdefault((project_id, *path), asyncio.Lock())
 
 
