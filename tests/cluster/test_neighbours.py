@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support.controlplane import ControlPlane
-from tests.support.harness import OperatorProcess
+from tests.support.harness import OperatorProcess, eventually
 from tests.support.simulator import Simulator
 from tests.support.workspace import Workspace, ready
 
@@ -18,6 +18,11 @@ from tests.support.workspace import Workspace, ready
 MOST_SECONDS = 2
 #: As long, while this machine also makes and lists the resources that fail.
 MOST_SECONDS_IN_A_STORM = 6
+#: What takes a parser longest: as much as a Secret may hold, and as many values as are parsed.
+LONG_TEXTS = {
+    "64 KiB": "clouds: {x: [" + "{}," * 21_800 + "]}",
+    "2000 values": "clouds: {x: [" + "{}," * 1_990 + "]}",
+}
 FAILURES = int(os.environ.get("FAILING_RESOURCES", "400"))
 
 
@@ -111,3 +116,20 @@ def test_hundreds_of_failures_delay_nobody_else(
     with OperatorProcess(cluster, cloud.credentials_env()):
         assert measure_create(workspace) < MOST_SECONDS_IN_A_STORM
         neighbour.wait_reason("GroupNotFound", f"fails-{FAILURES - 1}")
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
+def test_a_secret_that_takes_long_to_parse_delays_nobody_else(
+    workspace: Workspace, neighbour: Workspace, text: str
+) -> None:
+    neighbour.put_secret("otc", text)
+    for number in range(120):
+        neighbour.create(f"hook-{number}", credentialsRef={"secretName": "otc", "cloudName": f"cloud-{number}"})
+
+    def are_all_refused() -> bool:
+        return all(ready(body).get("reason") == "CredentialsInvalid" for body in neighbour.all())
+
+    eventually("all are refused", are_all_refused)
+    neighbour.put_secret("otc", f"{text} ")
+    assert measure_create(workspace) < MOST_SECONDS

@@ -240,6 +240,22 @@ async def test_a_change_of_a_protected_secret_takes_effect_with_no_further_read(
     assert api.calls == ["read", "protect"]
 
 
+@pytest.mark.parametrize("is_protected", [True, False])
+async def test_what_is_made_of_a_content_is_kept_for_the_next_version_with_the_same(*, is_protected: bool) -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    before = await store.get(KEY, protect=is_protected)
+    assert before is not None
+    before.parsed.append("made")
+    for username, parsed in (("operator", ["made"]), ("changed", [])):
+        api.secret = make_secret(is_protected=is_protected, username=username)
+        if is_protected:
+            store.update(KEY, api.secret)
+        after = await store.get(KEY, protect=is_protected)
+        assert after is not None
+        assert after.parsed == parsed
+
+
 @pytest.mark.parametrize("news", [None, make_secret(is_protected=False)], ids=["deleted", "finalizer removed"])
 async def test_a_secret_that_is_not_protected_any_more_is_read_again(news: Secret | None) -> None:
     api = SecretApi(make_secret())

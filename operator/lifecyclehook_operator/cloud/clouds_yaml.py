@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import (
@@ -15,8 +15,13 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.credentials import Credentials, holds_certificates
 from lifecyclehook_operator.cloud.errors import CredentialsError, Reason, sanitize
+
+try:
+    from yaml import CSafeLoader as _BaseLoader
+except ImportError:  # PyYAML was built without libyaml; its own parser takes ten times as long or more
+    from yaml import SafeLoader as _BaseLoader  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +30,12 @@ CA_CERTIFICATE_KEY = "cacert"
 
 #: How many fields a mapping of a clouds.yaml may have, and mappings merge in, where it has a merge key (<<).
 _MERGE_LIMIT = 100
-#: How long a clouds.yaml may be: to parse one of this length holds up everything else for half a second at the most.
-CLOUDS_YAML_LIMIT_BYTES = 64 * 1024
+#: How long a clouds.yaml may be, and the certificates beside one in a Secret.
+_LIMIT_BYTES = 64 * 1024
+#: How many mappings, lists and scalars a clouds.yaml may have, enough for 100 clouds, and how deep they may be nested.
+#: With these limits libyaml parses any text in 15 ms; some of 64 KiB would take it 300 ms.
+_VALUE_LIMIT = 2000
+_DEPTH_LIMIT = 32
 _CONFIG_FILES = (
     Path("clouds.yaml"),
     Path("~/.config/openstack/clouds.yaml"),
@@ -138,7 +147,7 @@ def _read_config_file(given: Path | None, cloud_name: str, default_cacert: Path 
     for path in candidates:
         if given or path.is_file():
             text = _read_file(path)
-            cacert = _find_cloud(text, cloud_name, str(path)).get("cacert") or ""
+            cacert = Clouds(text, str(path)).find(cloud_name).get("cacert") or ""
             if not isinstance(cacert, str):
                 raise _error(Reason.CREDENTIALS_INVALID, f"{path}, cloud {cloud_name!r}: cacert is no path")
             bundle = path.parent / cacert if cacert else default_cacert
@@ -154,36 +163,76 @@ def _read_file(path: Path) -> str:
         raise _error(Reason.CREDENTIALS_INVALID, f"cannot read {path}: {reason}") from None
 
 
-def read_secret(content: Mapping[str, str], cloud_name: str, source: str) -> Credentials:
-    """Return the credentials of one cloud of the clouds.yaml that the content of a Secret has.
-
-    Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
-    """
-    if CLOUDS_YAML_KEY not in content:
-        raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
-    return read_clouds_yaml(content[CLOUDS_YAML_KEY], cloud_name, source, content.get(CA_CERTIFICATE_KEY, ""))
-
-
 def read_clouds_yaml(text: str, cloud_name: str, source: str, ca_certificates: str = "") -> Credentials:
-    """Return the credentials of one cloud of a clouds.yaml; keys that are not known here are ignored, with a warning.
+    """Return the credentials of one cloud of a clouds.yaml. Raises CredentialsError, as Clouds does."""
+    return Clouds(text, source, ca_certificates).read(cloud_name)
 
-    Raises CredentialsError (CredentialsInvalid), with a message that names `source` and holds no secret.
+
+class Clouds:
+    """The clouds of a clouds.yaml: parsed once, and each validated once, when it is first asked for.
+
+    Every method raises CredentialsError (CredentialsInvalid), with a message that names the source and holds no secret.
     """
-    cloud = _find_cloud(text, cloud_name, source)
-    auth = cloud.get("auth")
-    if not isinstance(auth, dict):
-        raise _error(Reason.CREDENTIALS_INVALID, f"{source}: cloud {cloud_name!r} has no mapping named auth")
-    values = auth | {name: cloud[key] for key, name in _CLOUD_KEYS.items() if key in cloud}
-    values |= {name: cloud[name] for name in _UNSUPPORTED_KEYS if name in cloud}
-    known = {"auth", *_CLOUD_KEYS} | _IGNORED_KEYS
-    unknown = sorted({*map(str, auth)} - {*Credentials.model_fields, *_ALIASES, "auth_type"} - _UNSUPPORTED_KEYS)
-    unknown += sorted({*map(str, cloud)} - known - _UNSUPPORTED_KEYS)
-    if unknown:
-        logger.warning("%s, cloud %r: ignoring %s", source, cloud_name, sanitize(", ".join(unknown)))
-    return _validate(values | {"ca_certificates": ca_certificates}, f"{source}, cloud {cloud_name!r}")
+
+    def __init__(self, text: str, source: str, ca_certificates: str = "") -> None:
+        """Parse a text; the certificates, in PEM form, are those of all its clouds."""
+        if ca_certificates and not holds_certificates(ca_certificates):
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source}: {CA_CERTIFICATE_KEY} holds no certificate in PEM form")
+        document = _parse(text, source)
+        clouds = document.get("clouds") if isinstance(document, dict) else None
+        if not isinstance(clouds, dict):
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no mapping named clouds")
+        self._source = source
+        self._ca_certificates = ca_certificates
+        self._clouds: dict[Any, Any] = clouds
+        self._names = sanitize(", ".join(sorted(map(str, clouds)))) or "none"
+        self._read: dict[str, Credentials | str] = {}
+
+    @classmethod
+    def from_secret(cls, content: Mapping[str, str], source: str) -> Self:
+        """Parse the content of a Secret."""
+        if CLOUDS_YAML_KEY not in content:
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no key {CLOUDS_YAML_KEY}")
+        ca_certificates = content.get(CA_CERTIFICATE_KEY, "")
+        _check_length(ca_certificates, CA_CERTIFICATE_KEY, source)
+        return cls(content[CLOUDS_YAML_KEY], source, ca_certificates)
+
+    def find(self, cloud_name: str) -> dict[str, Any]:
+        """Return a cloud as it is written."""
+        cloud = self._clouds.get(cloud_name)
+        if not isinstance(cloud, dict):
+            message = f"{self._source} has no cloud named {cloud_name!r}; it has: {self._names}"
+            raise _error(Reason.CREDENTIALS_INVALID, message)
+        return cloud
+
+    def read(self, cloud_name: str) -> Credentials:
+        """Return the credentials of a cloud; keys that are not known here are ignored, with a warning."""
+        cloud = self.find(cloud_name)
+        if cloud_name not in self._read:
+            try:
+                self._read[cloud_name] = self._validate(cloud, f"{self._source}, cloud {cloud_name!r}")
+            except CredentialsError as error:
+                self._read[cloud_name] = error.message
+        read = self._read[cloud_name]
+        if isinstance(read, str):
+            raise _error(Reason.CREDENTIALS_INVALID, read)
+        return read
+
+    def _validate(self, cloud: dict[str, Any], source: str) -> Credentials:
+        auth = cloud.get("auth")
+        if not isinstance(auth, dict):
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no mapping named auth")
+        values = auth | {name: cloud[key] for key, name in _CLOUD_KEYS.items() if key in cloud}
+        values |= {name: cloud[name] for name in _UNSUPPORTED_KEYS if name in cloud}
+        known = {"auth", *_CLOUD_KEYS} | _IGNORED_KEYS
+        unknown = sorted({*map(str, auth)} - {*Credentials.model_fields, *_ALIASES, "auth_type"} - _UNSUPPORTED_KEYS)
+        unknown += sorted({*map(str, cloud)} - known - _UNSUPPORTED_KEYS)
+        if unknown:
+            logger.warning("%s: ignoring %s", source, sanitize(", ".join(unknown)))
+        return _validate(values | {"ca_certificates": self._ca_certificates}, source)
 
 
-class _TextLoader(yaml.SafeLoader):
+class _TextLoader(_BaseLoader):
     """Reads every scalar but null as text: a password of digits is one, and no date can be out of range."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
@@ -196,41 +245,58 @@ class _TextLoader(yaml.SafeLoader):
         if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
     }
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = self._depth = 0
+
+    def descend_resolver(self, current_node: yaml.Node | None, current_index: object) -> None:
+        """Take note that a value begins; the base class would choose a tag by its path here, and no path has one."""
+        self._depth += 1
+        if self._depth > _DEPTH_LIMIT:
+            raise _LimitError(problem=f"is nested more than {_DEPTH_LIMIT} levels deep")
+        self._count(1)
+
+    def ascend_resolver(self) -> None:
+        """Take note that a value has ended."""
+        self._depth -= 1
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Merge in what merge keys stand for, as far as that is little: a few nested ones can fill all memory."""
         merged = [value for key, value in node.value if key.tag.rpartition(":")[2] == "merge"]
+        too_much = _LimitError(problem=f"merges in more than {_MERGE_LIMIT} fields", problem_mark=node.start_mark)
         if len(merged) > 1 or any(len(each.value) > _MERGE_LIMIT for each in merged):
-            raise _MergeError(problem_mark=node.start_mark)
+            raise too_much
         super().flatten_mapping(node)
-        if merged and len(node.value) > _MERGE_LIMIT:
-            raise _MergeError(problem_mark=node.start_mark)
+        if merged:
+            self._count(len(merged[0].value) + len(node.value))
+            if len(node.value) > _MERGE_LIMIT:
+                raise too_much
+
+    def _count(self, values: int) -> None:
+        self._values += values
+        if self._values > _VALUE_LIMIT:
+            raise _LimitError(problem=f"has more than {_VALUE_LIMIT} values")
 
 
-class _MergeError(yaml.MarkedYAMLError):
-    """A mapping merges in too much."""
+class _LimitError(yaml.MarkedYAMLError):
+    """The text is longer than it takes to name clouds, or stands for more."""
 
 
-def _find_cloud(text: str, cloud_name: str, source: str) -> dict[str, Any]:
-    if len(text.encode()) > CLOUDS_YAML_LIMIT_BYTES:
-        raise _error(
-            Reason.CREDENTIALS_INVALID,
-            f"{source}: a {CLOUDS_YAML_KEY} may be {CLOUDS_YAML_LIMIT_BYTES // 1024} KiB long at the most",
-        )
+def _parse(text: str, source: str) -> Any:  # noqa: ANN401
+    _check_length(text, f"a {CLOUDS_YAML_KEY}", source)
     try:
-        document = yaml.load(text, Loader=_TextLoader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, Loader=_TextLoader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # the latter two: numbers in escapes
         mark = getattr(error, "problem_mark", None)  # the error's own text quotes the line, which may hold the password
         where = f" in line {mark.line + 1}" if mark else ""
-        what = f"merges in more than {_MERGE_LIMIT} fields" if isinstance(error, _MergeError) else "is not valid YAML"
+        what = error.problem if isinstance(error, _LimitError) else "is not valid YAML"
         raise _error(Reason.CREDENTIALS_INVALID, f"{source} {what}{where}") from None
-    clouds = document.get("clouds") if isinstance(document, dict) else None
-    if not isinstance(clouds, dict):
-        raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no mapping named clouds")
-    cloud = clouds.get(cloud_name)
-    if not isinstance(cloud, dict):
-        known = sanitize(", ".join(sorted(map(str, clouds)))) or "none"
-        raise _error(Reason.CREDENTIALS_INVALID, f"{source} has no cloud named {cloud_name!r}; it has: {known}")
-    return cloud
+
+
+def _check_length(text: str, what: str, source: str) -> None:
+    if len(text.encode()) > _LIMIT_BYTES:
+        limit = f"{_LIMIT_BYTES // 1024} KiB"
+        raise _error(Reason.CREDENTIALS_INVALID, f"{source}: {what} may be {limit} long at the most")
 
 
 def _settle(values: dict[str, Any], source: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -49,6 +50,16 @@ def check_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("may hold only letters, digits, - and _, at most 63 of them, and single dots in between")
     return value
+
+
+@lru_cache(maxsize=64)
+def holds_certificates(text: str) -> bool:
+    """Return whether a text holds certificates in PEM form, and none that is malformed."""
+    try:
+        ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _check_header_value(value: str | SecretStr) -> str | SecretStr:
@@ -105,11 +116,8 @@ class Credentials(BaseModel):
     @field_validator("ca_certificates")
     @classmethod
     def _holds_certificates(cls, value: str) -> str:
-        if value:
-            try:
-                ssl.create_default_context(cadata=value)
-            except (ssl.SSLError, ValueError):
-                raise ValueError("holds no certificate in PEM form") from None
+        if value and not holds_certificates(value):
+            raise ValueError("holds no certificate in PEM form")
         return value
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """Resolves an object to its credentials and a shared AS client, as the admin's policy allows."""
 
+import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook, LifecycleHookSpec
 from lifecyclehook_operator.cloud.auth import LoginLimits
 from lifecyclehook_operator.cloud.client import AutoScalingClient
-from lifecyclehook_operator.cloud.clouds_yaml import read_secret
+from lifecyclehook_operator.cloud.clouds_yaml import Clouds
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.endpoints import find_region
 from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Reason, sanitize
@@ -95,6 +96,7 @@ class ClientResolver:
         """Take the operator's own credentials, if any, or why they are unusable: for resources without a Secret."""
         self._secrets = secrets
         self._clients = clients
+        self._secret_reader = SecretReader()
         self._own_credentials = own_credentials
         self._own_namespaces = rules.own_credentials_namespaces
         self._hosts = (
@@ -184,7 +186,7 @@ class ClientResolver:
         secret = await self._secrets.get(key, protect=not resource.is_deleting)
         if secret is None:
             raise _error(Reason.CREDENTIALS_NOT_FOUND, f"{source} does not exist")
-        return read_credentials(secret, reference.cloud_name, source)
+        return await self._secret_reader.read(secret, reference.cloud_name, source)
 
     def _check_hosts(self, hosts: Iterable[str]) -> None:
         for host in hosts:
@@ -196,17 +198,31 @@ class ClientResolver:
                 )
 
 
-def read_credentials(secret: Secret, cloud_name: str, source: str) -> Credentials:
-    """Return the credentials of a cloud, read once per version of the Secret. Raises CredentialsError."""
-    if cloud_name not in secret.parsed:
-        try:
-            secret.parsed[cloud_name] = read_secret(secret.content, cloud_name, source)
-        except CredentialsError as error:
-            secret.parsed[cloud_name] = error.message
-    read: Credentials | str = secret.parsed[cloud_name]
-    if isinstance(read, str):
-        raise _error(Reason.CREDENTIALS_INVALID, read)
-    return read
+class SecretReader:
+    """Reads credentials from Secrets: tenants write them, so none may hold up the event loop."""
+
+    def __init__(self) -> None:
+        # One parse at a time: each parsing thread makes the event loop wait for its turn of the interpreter.
+        self._lock = asyncio.Lock()
+
+    async def read(self, secret: Secret, cloud_name: str, source: str) -> Credentials:
+        """Return the credentials of a cloud. The Secret is parsed once, however many ask. Raises CredentialsError."""
+        if not secret.parsed:
+            async with self._lock:
+                if not secret.parsed:
+                    secret.parsed.append(await asyncio.to_thread(_parse, secret.content, source))
+        clouds: Clouds | str = secret.parsed[0]
+        if isinstance(clouds, str):
+            raise _error(Reason.CREDENTIALS_INVALID, clouds)
+        return clouds.read(cloud_name)
+
+
+def _parse(content: Mapping[str, str], source: str) -> Clouds | str:
+    """Return the clouds in the content of a Secret, or what is wrong with it."""
+    try:
+        return Clouds.from_secret(content, source)
+    except CredentialsError as error:
+        return error.message
 
 
 def _matches(value: str, patterns: Iterable[str]) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
@@ -23,8 +23,8 @@ class Secret:
     is_protected: bool
     is_deleting: bool = False
     version: int = field(default=0, compare=False)
-    #: What was parsed from the content, so that it is parsed once.
-    parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    #: What was parsed from the content, if it was: it is parsed once.
+    parsed: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Self:
@@ -64,6 +64,8 @@ class SecretStore:
     def __init__(self, api: SecretApi) -> None:
         self._api = api
         self._protected: dict[Key, Secret] = {}
+        #: Those in use, held or not.
+        self._known: WeakValueDictionary[Key, Secret] = WeakValueDictionary()
         self._missing: set[Key] = set()
         self.is_any_missing = asyncio.Event()
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
@@ -84,6 +86,7 @@ class SecretStore:
             self.forget_missing(key)
             if protect and not secret.is_deleting:  # a finalizer can't be added to what is being deleted
                 secret = await self._api.protect_secret(*key)
+            secret = self._with_parsed(key, secret)
             self.update(key, secret)
             return self._protected.get(key, secret)
 
@@ -124,7 +127,15 @@ class SecretStore:
         if before is not None and secret is not None and secret.version < before.version:
             return False  # the answer to a write of ours, overtaken by the watch
         if secret is not None and secret.is_protected:
-            self._protected[key] = secret
+            self._protected[key] = self._with_parsed(key, secret)
         else:
             self._protected.pop(key, None)
         return secret != before
+
+    def _with_parsed(self, key: Key, secret: Secret) -> Secret:
+        """Return a Secret with what a reader has made, or is yet to make, of the same content."""
+        known = self._known.get(key)
+        if known is not None and known.content == secret.content:
+            secret = replace(secret, parsed=known.parsed)
+        self._known[key] = secret
+        return secret
