@@ -137,7 +137,7 @@ class ClientResolver:
             source = f"Secret {'/'.join(key)} (cloud {_shorten(reference.cloud_name)})"
             secret = self._secrets.find_protected(key)
             try:
-                credentials = read_credentials(secret, reference.cloud_name, source) if secret else None
+                credentials = _find_cloud(secret, reference.cloud_name) if secret and secret.parsed else None
             except CredentialsError:
                 return ""
         if not isinstance(credentials, Credentials):
@@ -211,10 +211,15 @@ class SecretReader:
             async with self._lock:
                 if not secret.parsed:
                     secret.parsed.append(await asyncio.to_thread(_parse, secret.content, source))
-        clouds: Clouds | str = secret.parsed[0]
-        if isinstance(clouds, str):
-            raise _error(Reason.CREDENTIALS_INVALID, clouds)
-        return clouds.read(cloud_name)
+        return _find_cloud(secret, cloud_name)
+
+
+def _find_cloud(secret: Secret, cloud_name: str) -> Credentials:
+    """Return the credentials of a cloud in a Secret that has been parsed. Raises CredentialsError."""
+    clouds: Clouds | str = secret.parsed[0]
+    if isinstance(clouds, str):
+        raise _error(Reason.CREDENTIALS_INVALID, clouds)
+    return clouds.read(cloud_name)
 
 
 def _parse(content: Mapping[str, str], source: str) -> Clouds | str:
