@@ -55,6 +55,8 @@ EVENTS_DROPPED = Counter(
     "Events that were not published, by reason: rate_limited (the object has had too many) or queue_full.",
     ["reason"],
 )
+for _reason in ("rate_limited", "queue_full"):  # 0 from the start, so that the first one is an increase
+    EVENTS_DROPPED.labels(_reason)
 LEADER = Gauge("lifecyclehook_leader", "1 on the replica that reconciles, 0 on one that stands by.")
 BUILD_INFO = Gauge("lifecyclehook_operator_build_info", "Always 1; the label says which version runs.", ["version"])
 BUILD_INFO.labels(version("lifecyclehook-operator")).set(1)
