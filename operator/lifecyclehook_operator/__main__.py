@@ -22,12 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Kubernetes operator for the lifecycle hooks of Open Telekom Cloud Auto Scaling groups.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n"
-        "  run   run the operator; run --help explains every option\n"
+        "  run   run the operator; see run --help for its options\n"
         "  crd   print the CustomResourceDefinition\n",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(DISTRIBUTION)}")
-    parser.add_argument("command", choices=("run", "crd"), metavar="run|crd", help="what to do")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="options of run")
+    parser.add_argument("command", choices=("run", "crd"), metavar="run|crd", help="the command")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="the options of run")
     parsed = parser.parse_args(arguments)
     if parsed.command == "crd":
         if parsed.options:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             where = ".".join(map(str, problem["loc"])).replace("_", "-")
             print(f"{DISTRIBUTION}: {f'--{where}: ' if where else ''}{problem['msg']}", file=sys.stderr)
         return 2
-    # kopf takes most of a second, and neither crd nor --help needs it.
+    # Importing kopf takes most of a second, and neither crd nor --help needs it.
     from lifecyclehook_operator import handlers, manager  # noqa: F401, PLC0415  (handlers registers itself with kopf)
 
     return manager.run(options)

@@ -1,4 +1,4 @@
-"""kopf handlers: configure kopf to do nothing but watch, and forward what it tells to the controller."""
+"""kopf handlers: configure kopf to do nothing but watch, and forward watch events to the controller."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -68,11 +68,11 @@ async def on_secret(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  #
 
 @kopf.on.probe(id="resources")
 async def count_resources(memo: kopf.Memo, **_: Any) -> int:  # noqa: ANN401
-    """Tell how many resources are looked after, to who asks kopf (kopf run --liveness)."""
+    """Return the number of managed resources, for kopf's own probe (kopf run --liveness)."""
     return len(memo.controller)
 
 
 @kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
-    """Let the calls at work end, then close all connections."""
+    """Wait for in-flight calls, then close all connections."""
     await memo.manager.stop()

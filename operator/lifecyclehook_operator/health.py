@@ -1,34 +1,34 @@
-"""What Kubernetes asks a pod: /healthz, whether it should go on living, and /readyz, whether it can work right now."""
+"""The probes: /healthz (liveness) and /readyz (readiness)."""
 
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-#: The API server tells of a write at once. Where it hasn't for so long, the watch is dead, and only a new start helps.
-_UNSEEN_WRITE_LIMIT_SECONDS = 180
+#: A watch shows each write at once. One that lags this far behind is dead, and only a restart helps.
+_WATCH_LAG_LIMIT_SECONDS = 180
 
 
 class Health:
-    """Answers the probes; that it answers at all shows that the event loop runs."""
+    """Serves the probes; a response at all proves that the event loop is running."""
 
     def __init__(
         self,
         count_resources: Callable[[], int],
-        unseen_write_seconds: Callable[[], float],
+        watch_lag_seconds: Callable[[], float],
         why_not_ready: Callable[[], Awaitable[str]],
     ) -> None:
         """
         Args:
-            count_resources: returns how many resources are looked after.
-            unseen_write_seconds: returns for how long the watch has not told of a write of ours, 0 if of all.
-            why_not_ready: returns what keeps the process from working right now, "" if nothing does.
+            count_resources: returns the number of resources that are managed.
+            watch_lag_seconds: returns for how long the watch has not shown one of our writes, 0 if it has shown all.
+            why_not_ready: returns why the process cannot work right now, "" if it can.
         """
         self._count_resources = count_resources
-        self._unseen_write_seconds = unseen_write_seconds
+        self._watch_lag_seconds = watch_lag_seconds
         self._why_not_ready = why_not_ready
 
     async def serve(self, port: int) -> Callable[[], Awaitable[None]]:
-        """Listen on a port of all addresses, and return what ends that."""
+        """Listen on a port of all addresses, and return the function that stops it."""
         app = web.Application()
         app.add_routes([web.get("/healthz", self._answer_healthz), web.get("/readyz", self._answer_readyz)])
         runner = web.AppRunner(app, access_log=None)
@@ -37,8 +37,7 @@ class Health:
         return runner.cleanup
 
     async def _answer_healthz(self, _: web.Request) -> web.Response:
-        unseen_seconds = self._unseen_write_seconds()
-        is_watch_alive = unseen_seconds < _UNSEEN_WRITE_LIMIT_SECONDS
+        is_watch_alive = self._watch_lag_seconds() < _WATCH_LAG_LIMIT_SECONDS
         body = {"resources": self._count_resources(), "watch": "alive" if is_watch_alive else "dead"}
         return web.json_response(body, status=200 if is_watch_alive else 503)
 

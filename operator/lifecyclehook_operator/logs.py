@@ -1,4 +1,4 @@
-"""The log: its format, and what others write into it."""
+"""Logging: the format, and the levels of the libraries' loggers."""
 
 import logging
 from typing import Literal
@@ -6,15 +6,15 @@ from typing import Literal
 import kopf
 
 _TEXT_FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
-#: These log each request, watch event and probe, and say nothing that our own lines don't.
+#: These log each request, watch event and probe, and add nothing to our own log lines.
 _CHATTY_LOGGERS = ("httpx", "httpcore", "aiohttp.access", "kopf.objects", "kopf.activities.probe", "kubernetes")
 
 
 def configure_logging(level: Literal["debug", "info", "warning", "error"], format_: Literal["text", "json"]) -> None:
-    """Log to stderr, a line for each record, from this level on."""
+    """Log records of this level and above to stderr, one line each."""
     kopf.configure(
         debug=level == "debug",
-        log_format=kopf.LogFormat.JSON if format_ == "json" else _TEXT_FORMAT,  # type: ignore[arg-type]  # any text will do
+        log_format=kopf.LogFormat.JSON if format_ == "json" else _TEXT_FORMAT,  # type: ignore[arg-type]  # any format string will do
     )
     root = logging.getLogger()
     root.setLevel(level.upper())
@@ -25,7 +25,7 @@ def configure_logging(level: Literal["debug", "info", "warning", "error"], forma
 
 
 def _soften_retries(record: logging.LogRecord) -> bool:
-    """Make a warning of what kopf calls an error though it tries again: the API server is restarted now and then."""
+    """Downgrade an error that kopf is going to retry to a warning: API servers are restarted now and then."""
     if record.name.startswith("kopf.") and record.levelno == logging.ERROR and "will retry" in record.getMessage():
         record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
     return True

@@ -101,7 +101,7 @@ class Manager:
         return controller
 
     async def stop(self) -> None:
-        """Let the calls at work end, give up the Lease, close all connections; does nothing a second time."""
+        """Wait for in-flight calls, release the Lease and close all connections; calling it twice does no harm."""
         await self._stack.aclose()
 
     async def _connect(self) -> KubeClient:
@@ -116,7 +116,7 @@ class Manager:
 
         elector = LeaderElector((await self._connect()).api, self._options.lease_namespace)
         self._is_standby = True
-        self._stack.push_async_callback(elector.release)  # once the calls at work have ended, if we lead by then
+        self._stack.push_async_callback(elector.release)  # after the in-flight calls, and only if we lead by then
         await elector.acquire()
         self._is_standby = False
         renewal = asyncio.create_task(_exit_after(elector))

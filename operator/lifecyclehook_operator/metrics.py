@@ -1,4 +1,4 @@
-"""Metrics for Prometheus."""
+"""Prometheus metrics."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 
 AS_REQUESTS = Counter(
     "lifecyclehook_as_requests",
-    "Requests to the AS API, by operation, HTTP status code (empty: no answer) and AS error code (empty: none).",
+    "Requests to the AS API, by operation, HTTP status code (empty: no response) and AS error code (empty: none).",
     ["operation", "code", "error_code"],
 )
 AS_REQUEST_DURATION = Histogram(
@@ -21,12 +21,10 @@ AS_REQUEST_DURATION = Histogram(
     ["operation"],
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-AS_SLOTS_WAITING = Gauge(
-    "lifecyclehook_as_slots_waiting", "Reconciliations that wait for one of a project's slots to call AS."
-)
+AS_SLOTS_WAITING = Gauge("lifecyclehook_as_slots_waiting", "Reconciliations that are waiting for a slot to call AS.")
 TOKEN_REQUESTS = Counter(
     "lifecyclehook_token_requests",
-    "Requests for an IAM token, by result: success, denied (by IAM) or error (no usable answer).",
+    "Requests for an IAM token, by result: success, denied (by IAM) or error (no usable response).",
     ["result"],
 )
 RECONCILES = Counter(
@@ -39,31 +37,38 @@ RECONCILE_DURATION = Histogram(
     "Duration of reconciliations, in seconds.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-WORKQUEUE_DEPTH = Gauge("lifecyclehook_workqueue_depth", "Items that are due and wait for their worker.")
+WORKQUEUE_DEPTH = Gauge("lifecyclehook_workqueue_depth", "Objects that are due and waiting for a worker.")
 WORKQUEUE_DURATION = Histogram(
     "lifecyclehook_workqueue_queue_duration_seconds",
-    "How long items waited after they were due, until their worker began, in seconds.",
+    "Time that objects were waiting for a worker after they were due, in seconds.",
     buckets=(0.001, 0.01, 0.1, 1, 10, 60, 600),
 )
-WORKQUEUE_RETRIES = Counter("lifecyclehook_workqueue_retries", "Items that were put back after an error of Kubernetes.")
-ACTIVE_WORKERS = Gauge("lifecyclehook_active_workers", "Reconciliations in progress, those that wait included.")
+WORKQUEUE_RETRIES = Counter(
+    "lifecyclehook_workqueue_retries",
+    "Objects that were requeued after an error of the API server or an internal error.",
+)
+ACTIVE_WORKERS = Gauge(
+    "lifecyclehook_active_workers", "Reconciliations in progress, including those that are waiting for a slot."
+)
 DRIFT_CORRECTIONS = Counter(
     "lifecyclehook_drift_corrections", "Hooks restored after they had been changed or deleted outside Kubernetes."
 )
 EVENTS_DROPPED = Counter(
     "lifecyclehook_events_dropped",
-    "Events that were not published, by reason: rate_limited (the object has had too many) or queue_full.",
+    "Events that were not published, by reason: rate_limited (too many for one object) or queue_full.",
     ["reason"],
 )
 for _reason in ("rate_limited", "queue_full"):  # 0 from the start, so that the first one is an increase
     EVENTS_DROPPED.labels(_reason)
-LEADER = Gauge("lifecyclehook_leader", "1 on the replica that reconciles, 0 on one that stands by.")
-BUILD_INFO = Gauge("lifecyclehook_operator_build_info", "Always 1; the label says which version runs.", ["version"])
+LEADER = Gauge("lifecyclehook_leader", "1 on the leader, which reconciles; 0 on a standby replica.")
+BUILD_INFO = Gauge(
+    "lifecyclehook_operator_build_info", "Always 1; the label is the version of the operator.", ["version"]
+)
 BUILD_INFO.labels(version("lifecyclehook-operator")).set(1)
 
 
 class _ResourcesCollector(Collector):
-    """Counts resources when it is asked to: what they are is kept elsewhere."""
+    """Counts the resources at each scrape."""
 
     def __init__(self, resources: Callable[[], Iterable[LifecycleHook]]) -> None:
         self._resources = resources
@@ -71,7 +76,7 @@ class _ResourcesCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
             "lifecyclehook_resources",
-            "LifecycleHooks by namespace, and by status and reason of their Ready condition (empty: never acted upon).",
+            "LifecycleHooks by namespace, and by status and reason of the Ready condition (empty: not reconciled yet).",
             labels=["namespace", "ready", "reason"],
         )
         for labels, number in Tally(map(_labels, self._resources())).items():
@@ -85,13 +90,13 @@ def _labels(resource: LifecycleHook) -> tuple[str, str, str]:
 
 
 def serve(port: int, resources: Callable[[], Iterable[LifecycleHook]]) -> Callable[[], None]:
-    """Serve /metrics on a port of all addresses, and return what ends that.
+    """Serve /metrics on a port of all addresses, and return the function that stops it.
 
     Args:
-        port: where to listen.
-        resources: returns the resources that are looked after, at the moment of the call.
+        port: the port to listen on.
+        resources: returns the resources that are managed at the time of the call.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which says nothing here
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
     collector = _ResourcesCollector(resources)
     REGISTRY.register(collector)
     server, thread = start_http_server(port)

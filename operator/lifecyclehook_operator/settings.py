@@ -1,4 +1,4 @@
-"""Every knob of the operator. Read once, at start; a wrong value fails the start."""
+"""Every setting of the operator. They are read once, at start; an invalid value fails the start."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,13 +11,14 @@ ENV_PREFIX = "LIFECYCLEHOOK_OPERATOR_"
 class Settings(BaseSettings):
     """Run the operator until SIGTERM or SIGINT.
 
-    Each option can also be given by an environment variable: --health-port by LIFECYCLEHOOK_OPERATOR_HEALTH_PORT, and
-    so on; where several may be given, they are then separated by commas. The cluster is that of the pod, else that of
-    KUBECONFIG.
-    The operator's own credentials for the cloud come from the environment alone: OS_AUTH_URL; OS_USERNAME, OS_PASSWORD,
-    OS_USER_DOMAIN_NAME, or OS_ACCESS_KEY, OS_SECRET_KEY, OS_SECURITY_TOKEN; OS_PROJECT_NAME or OS_PROJECT_ID;
-    OS_REGION_NAME, OS_CACERT; and AS_ENDPOINT where AS is neither in IAM's catalog nor at
-    as.<region>.otc.t-systems.com. Or from a clouds.yaml: OS_CLOUD names the cloud, OS_CLIENT_CONFIG_FILE the file.
+    Each option can also be set by an environment variable, for example --health-port by
+    LIFECYCLEHOOK_OPERATOR_HEALTH_PORT; separate several values by commas there. In a pod, the operator connects to the
+    pod's own cluster, elsewhere to the current context of KUBECONFIG.
+
+    The operator's own cloud credentials are read from the environment only: OS_AUTH_URL; OS_USERNAME, OS_PASSWORD and
+    OS_USER_DOMAIN_NAME, or OS_ACCESS_KEY, OS_SECRET_KEY and OS_SECURITY_TOKEN; OS_PROJECT_NAME or OS_PROJECT_ID;
+    OS_REGION_NAME; OS_CACERT; and AS_ENDPOINT if AS is neither in IAM's catalog nor at as.<region>.otc.t-systems.com.
+    Alternatively, OS_CLIENT_CONFIG_FILE names a clouds.yaml file and OS_CLOUD the cloud in it.
     """
 
     model_config = SettingsConfigDict(
@@ -31,56 +32,68 @@ class Settings(BaseSettings):
     )
 
     namespace: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="Namespace to serve; may be given several times. Default: all namespaces."
+        default=(), description="Namespace to serve; repeatable. By default, all namespaces are served."
     )
-    all_namespaces: bool = Field(default=False, description="Serve all namespaces, as is the default.")
+    all_namespaces: bool = Field(default=False, description="Serve all namespaces, which is the default.")
     default_credentials_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("*",),
-        description="Glob of namespaces that may use the operator's own credentials; may be given several times.",
+        description="Namespaces that may use the operator's own credentials, as a glob; repeatable.",
     )
     allowed_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("*.otc.t-systems.com",),
-        description="Glob of hosts that credentials in Secrets may lead to; may be given several times. The hosts of "
-        "the operator's own credentials are always allowed.",
+        description="Hosts that credentials in Secrets may connect to, as a glob; repeatable. The hosts of the "
+        "operator's own credentials are always allowed.",
     )
     health_port: int = Field(
-        default=8080, ge=0, le=65535, description="Port of /healthz and /readyz, the probes; 0 switches them off."
+        default=8080, ge=0, le=65535, description="Port of the probes /healthz and /readyz; 0 disables them."
     )
     metrics_port: int = Field(
-        default=0, ge=0, le=65535, description="Port of /metrics, for Prometheus; 0 switches it off."
+        default=0, ge=0, le=65535, description="Port of the Prometheus metrics, /metrics; 0 disables them."
     )
     leader_elect: bool = Field(
-        default=False, description="Work only while holding a Lease, so that several replicas can run, and one works."
+        default=False,
+        description="Elect a leader by a Lease: several replicas can run, and only the leader reconciles.",
     )
-    lease_namespace: str = Field(default="", description="Namespace of that Lease. Default: that of the pod.")
+    lease_namespace: str = Field(
+        default="", description="Namespace of the Lease; by default, the namespace of the pod."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severity of what is logged."
+        default="info", description="Lowest severity that is logged: debug, info, warning or error."
     )
-    log_format: Literal["text", "json"] = Field(default="text", description="Form of the log lines.")
+    log_format: Literal["text", "json"] = Field(default="text", description="Format of the log: text or json.")
     resync_interval_seconds: float = Field(
-        default=300, ge=1, description="How often each hook is compared with what AS has, in seconds."
+        default=300,
+        ge=1,
+        description="Interval, in seconds, at which each hook is compared with AS; one call per AS group.",
     )
     backoff_min_seconds: float = Field(
-        default=1, gt=0, description="First wait after a failure of the cloud, in seconds; it doubles each time."
+        default=1,
+        gt=0,
+        description="Initial delay, in seconds, before a retry after the cloud failed; it doubles each time.",
     )
-    backoff_max_seconds: float = Field(default=300, gt=0, description="Longest such wait, in seconds.")
+    backoff_max_seconds: float = Field(
+        default=300, gt=0, description="Longest delay, in seconds, before a retry after the cloud failed."
+    )
     slow_retry_min_seconds: float = Field(
         default=30,
         gt=0,
-        description="First wait where the world is not ready for the hook, in seconds; it doubles too.",
+        description="Initial delay, in seconds, of slow retries (missing group, quota, permissions, credentials); it "
+        "doubles each time.",
     )
-    slow_retry_max_seconds: float = Field(default=600, gt=0, description="Longest such wait, in seconds.")
+    slow_retry_max_seconds: float = Field(default=600, gt=0, description="Longest delay, in seconds, of slow retries.")
     cloud_timeout_seconds: float = Field(
         default=30,
         gt=0,
-        description="Longest time that one request to the cloud may take, from connecting to the end of the response, "
-        "in seconds.",
+        description="Time limit, in seconds, for a request to the cloud, from connecting to the end of the response.",
     )
     concurrency: int = Field(
-        default=16, ge=1, le=1000, description="How many hooks of one project may be in work at a time."
+        default=16,
+        ge=1,
+        le=1000,
+        description="Hooks with the same credentials that are processed at a time; one AS group takes up to a quarter.",
     )
     shutdown_grace_seconds: float = Field(
-        default=20, ge=0, description="How long calls at work may take to end after SIGTERM, in seconds."
+        default=20, ge=0, description="Grace period, in seconds, for in-flight calls after SIGTERM."
     )
 
     @field_validator("namespace", "default_credentials_namespaces", "allowed_endpoints", mode="before")
@@ -89,7 +102,7 @@ class Settings(BaseSettings):
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         if self.namespace and self.all_namespaces:
             raise ValueError("either --namespace or --all-namespaces, not both")
         if self.backoff_min_seconds > self.backoff_max_seconds:

@@ -103,8 +103,8 @@ def test_a_broken_rule_is_refused_by_field_and_rule(workspace: Workspace, field:
 @pytest.mark.parametrize("name", ["drain.before.terminate", "a" * 33])
 def test_a_metadata_name_that_cannot_be_a_hook_name_is_refused(workspace: Workspace, name: str) -> None:
     said = refusal(workspace, name)
-    assert "metadata.name cannot serve as the hook's name" in said
-    assert "only letters, digits, _ and -, and at most 32 characters" in said
+    assert "metadata.name is not a valid hook name" in said
+    assert "letters, digits, _ and -, at most 32 characters" in said
     assert "set spec.lifecycleHookName" in said
     assert dry_run(workspace, name, lifecycleHookName="Drain_1")["lifecycleHookName"] == "Drain_1"
 
@@ -262,7 +262,7 @@ def test_explain_lists_the_spec_with_what_is_required_and_what_is_allowed(cluste
         ("spec.defaultTimeout", "in seconds: 60 to 86400"),
         ("spec.defaultResult", "ENUM: ABANDON CONTINUE"),
         ("spec.lifecycleHookName", "letters, digits, _ and -, at most 32 characters. Defaults to metadata.name."),
-        ("spec.notificationMetadata", "at most 256 characters, none of < > & ' ( )"),
+        ("spec.notificationMetadata", "at most 256 characters, without < > & ' ( )"),
         ("spec.notificationTopicUrn", "urn:smn:<region>:<project ID>:<topic>"),
         ("spec.credentialsRef.secretName", "in the namespace of this resource, whose key clouds.yaml is read"),
         ("status.lifecycleHook.createTime", "in UTC"),

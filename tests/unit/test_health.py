@@ -1,4 +1,4 @@
-"""What the probes are told."""
+"""The responses to probes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,12 +11,12 @@ from tests.support.controlplane import free_ports
 
 
 @asynccontextmanager
-async def serve(*, unseen_seconds: float = 0, problem: str = "") -> AsyncIterator[httpx.AsyncClient]:
+async def serve(*, lag_seconds: float = 0, problem: str = "") -> AsyncIterator[httpx.AsyncClient]:
     async def answer() -> str:
         return problem
 
     (port,) = free_ports(1)
-    stop = await Health(lambda: 7, lambda: unseen_seconds, answer).serve(port)
+    stop = await Health(lambda: 7, lambda: lag_seconds, answer).serve(port)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             yield client
@@ -25,18 +25,18 @@ async def serve(*, unseen_seconds: float = 0, problem: str = "") -> AsyncIterato
 
 
 @pytest.mark.parametrize(
-    ("unseen_seconds", "status", "watch"),
+    ("lag_seconds", "status", "watch"),
     [(0, 200, "alive"), (179, 200, "alive"), (180, 503, "dead"), (9999, 503, "dead")],
 )
-async def test_a_watch_that_owes_a_write_for_long_is_dead(unseen_seconds: float, status: int, watch: str) -> None:
-    async with serve(unseen_seconds=unseen_seconds) as client:
+async def test_a_watch_that_lags_far_behind_is_dead(lag_seconds: float, status: int, watch: str) -> None:
+    async with serve(lag_seconds=lag_seconds) as client:
         response = await client.get("/healthz")
     assert (response.status_code, response.json()) == (status, {"resources": 7, "watch": watch})
 
 
 @pytest.mark.parametrize(("problem", "status", "word"), [("", 200, "ready"), ("starting", 503, "starting")])
 async def test_what_keeps_it_from_working_makes_it_not_ready(problem: str, status: int, word: str) -> None:
-    async with serve(problem=problem, unseen_seconds=9999) as client:
+    async with serve(problem=problem, lag_seconds=9999) as client:
         response = await client.get("/readyz")
     assert (response.status_code, response.json()) == (status, {"status": word})
 

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from the models of the v1alpha1."""
+"""The CustomResourceDefinition, generated from the models in v1alpha1."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +15,8 @@ _EFFECTIVE_NAME = (
 _RULES = [
     {
         "rule": f"has(self.spec.lifecycleHookName) || self.metadata.name.matches('{v1alpha1.HOOK_NAME_PATTERN}')",
-        "message": "metadata.name cannot serve as the hook's name: a hook's name has only letters, digits, _ and -, "
-        "and at most 32 characters; set spec.lifecycleHookName",
+        "message": "metadata.name is not a valid hook name (letters, digits, _ and -, at most 32 characters): "
+        "set spec.lifecycleHookName",
         "fieldPath": ".spec",
     },
     {

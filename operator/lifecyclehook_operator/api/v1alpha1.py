@@ -1,6 +1,6 @@
-"""The LifecycleHook resource: what a user wants (spec), what AS answered (status), and how both are read.
+"""The LifecycleHook resource: the spec, the status, and how both are parsed.
 
-Field names in snake_case are the AS API's own words, their camelCase aliases are the resource's. Rules and defaults
+Field names in snake_case are those of the AS API, their camelCase aliases those of the resource. Rules and defaults
 are those of the AS API page "Creating a Lifecycle Hook", tables 2 and 3; the CRD is generated from these models.
 """
 
@@ -18,23 +18,23 @@ API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "LifecycleHook"
 PLURAL = "lifecyclehooks"
 
-#: On a resource: its hook may be in AS. On a Secret: a resource that is there needs it.
+#: On a resource: its hook may exist in AS. On a Secret: an existing resource needs it.
 FINALIZER = f"{GROUP}/lifecyclehook"
-#: On a Secret that has our finalizer, so that these can be watched and no others.
+#: On a Secret that has our finalizer, so that only these are watched.
 IN_USE_LABEL = f"{GROUP}/in-use"
-#: Written together with the finalizer, before the create call goes out: the fingerprint of that call. A hook found
+#: The fingerprint of a create call, written together with the finalizer before the call goes out. A hook that is found
 #: after a crash is ours if its fields have this fingerprint, even if the spec has been edited since.
 CREATE_INTENT_ANNOTATION = f"{GROUP}/create-intent"
 
 _LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
-#: A new value makes the operator look at once.
+#: A new value triggers a reconcile.
 RECONCILE_AT_ANNOTATION = f"{GROUP}/reconcile-at"
-#: "true" lets a resource that is being deleted go without AS; what is there stays there.
+#: "true" removes the finalizer of a resource that is being deleted without calling AS; its hook may stay there.
 FORCE_RELEASE_ANNOTATION = f"{GROUP}/force-release"
 
 HOOK_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,32}$"
 
-#: What AS keeps for a hook and a modify call can change (table 2, less the name).
+#: The fields that a modify call can change (table 2, without the name).
 MUTABLE_FIELDS = (
     "lifecycle_hook_type",
     "default_result",
@@ -44,7 +44,7 @@ MUTABLE_FIELDS = (
 )
 
 
-#: Of an optional field without a default. The API server accepts no other null there in a server-side apply.
+#: For an optional field without a default. Without this, the API server rejects a null in a server-side apply.
 _NULLABLE: dict[str, JsonValue] = {"nullable": True}
 
 
@@ -57,14 +57,14 @@ class _Model(BaseModel):
 
 
 class _Wanted(_Model):
-    """A part of the spec: taken as strictly as the API server takes it."""
+    """A part of the spec, parsed as strictly as the API server does."""
 
     model_config = ConfigDict(strict=True, validate_by_name=False)
 
     @model_validator(mode="before")
     @classmethod
     def _read_as_the_api_server_does(cls, data: object) -> object:
-        # It drops a null before it fills in defaults, and keeps a number without a fraction as an integer.
+        # The API server drops nulls before it fills in defaults, and stores a number without a fraction as an integer.
         if not isinstance(data, Mapping):
             return data
         return {
@@ -75,10 +75,10 @@ class _Wanted(_Model):
 
 
 class CredentialsRef(_Wanted):
-    """Names the credentials to call AS with: a cloud of a clouds.yaml kept in a Secret of the resource's namespace."""
+    """Refers to credentials for AS: a cloud of the clouds.yaml in a Secret of the resource's namespace."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = (
-        Field(description="Name of the Secret, in the namespace of this resource, whose key clouds.yaml is read.")
+        Field(description="Name of the Secret in the namespace of this resource; its key clouds.yaml is read.")
     )
     cloud_name: Annotated[str, Field(min_length=1, max_length=253)] = Field(
         default="otc", description="Name of the cloud in clouds.yaml."
@@ -86,7 +86,7 @@ class CredentialsRef(_Wanted):
 
 
 class LifecycleHookSpec(_Wanted):
-    """What the hook is to be. Defaults and limits are those of the AS API."""
+    """The desired hook. Defaults and limits are those of the AS API."""
 
     scaling_group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
         description="ID of the AS group that the hook belongs to. Cannot be changed."
@@ -98,13 +98,13 @@ class LifecycleHookSpec(_Wanted):
         json_schema_extra=_NULLABLE,
     )
     lifecycle_hook_type: Literal["INSTANCE_TERMINATING", "INSTANCE_LAUNCHING"] = Field(
-        description="INSTANCE_LAUNCHING suspends an instance when it is started, INSTANCE_TERMINATING when it is "
+        description="INSTANCE_LAUNCHING suspends an instance while it is started, INSTANCE_TERMINATING while it is "
         "terminated."
     )
     default_result: Literal["ABANDON", "CONTINUE"] = Field(
         default="ABANDON",
-        description="What AS does when the timeout expires. For a starting instance, CONTINUE puts it to use and "
-        "ABANDON terminates it; for a stopping one, both terminate it, and ABANDON also stops the other hooks.",
+        description="What AS does when the timeout expires. A starting instance is put into service by CONTINUE and "
+        "terminated by ABANDON; a terminating one is terminated by both, and ABANDON also stops its other hooks.",
     )
     default_timeout: Annotated[int, Field(ge=60, le=86400)] = Field(
         default=3600, description="How long an instance waits for a callback, in seconds: 60 to 86400."
@@ -117,34 +117,35 @@ class LifecycleHookSpec(_Wanted):
     )
     notification_metadata: Annotated[str, Field(max_length=256, pattern=r"^[^<>&'()]*$")] = Field(
         default="",
-        description="Text that is sent with each notification: at most 256 characters, none of < > & ' ( ). "
-        "Unset and empty mean none.",
+        description="Text that is sent with each notification: at most 256 characters, without < > & ' ( ). "
+        "No text is sent if it is unset or empty.",
         json_schema_extra=_NULLABLE,
     )
     credentials_ref: CredentialsRef | None = Field(
-        default=None, description="Credentials to call AS with. Defaults to the operator's own."
+        default=None, description="Credentials for AS. Defaults to the operator's own credentials."
     )
     deletion_policy: Literal["Delete", "Retain"] = Field(
         default="Delete",
-        description="What becomes of the hook when this resource is deleted: Delete removes it too, Retain keeps it.",
+        description="What happens to the hook when this resource is deleted: Delete deletes it, too, Retain keeps it.",
     )
     adoption_policy: Literal["Identical", "Always", "Never"] = Field(
         default="Identical",
-        description="Whether to take over a hook of this name that this operator did not create: Identical only if its "
-        "fields are as wanted, Always (and modify it), or Never.",
+        description="Whether to adopt an existing hook of this name that this resource did not create: Identical "
+        "adopts it if it matches the spec, Always adopts and updates it, Never does not adopt it.",
     )
     drift_policy: Literal["Repair", "Report"] = Field(
         default="Repair",
-        description="What to do when somebody else has changed or deleted the hook in AS: Repair or only Report it.",
+        description="What to do if the hook is changed or deleted outside Kubernetes: Repair restores it, Report only "
+        "reports it in the status.",
     )
 
     def hook_fields(self) -> dict[str, Any]:
-        """Return the fields that AS keeps and that can be changed, as AS names them."""
+        """Return the fields that can be changed, as AS names them."""
         return {name: getattr(self, name) for name in MUTABLE_FIELDS}
 
 
 class Hook(_Model):
-    """A hook as AS answers it (table 3): unknown extra fields are ignored, missing ones that matter are an error."""
+    """A hook as AS returns it (table 3): unknown fields are ignored, missing required ones are an error."""
 
     lifecycle_hook_name: str = Field(description="Name of the hook in its AS group.")
     lifecycle_hook_type: str = Field(description="INSTANCE_LAUNCHING or INSTANCE_TERMINATING.")
@@ -152,12 +153,14 @@ class Hook(_Model):
     default_timeout: int = Field(description="How long an instance waits for a callback, in seconds.")
     notification_topic_urn: str = Field(description="URN of the SMN topic that is notified.")
     notification_topic_name: str = Field(
-        default="", description="Name of the SMN topic that is notified; empty if AS does not tell."
+        default="", description="Name of the SMN topic that is notified; empty if AS does not return it."
     )
     notification_metadata: str = Field(
         default="", description="Text that is sent with each notification; empty if there is none."
     )
-    create_time: str = Field(default="", description="When AS created the hook, in UTC; empty if AS does not tell.")
+    create_time: str = Field(
+        default="", description="When AS created the hook, in UTC; empty if AS does not return it."
+    )
 
     @field_validator("notification_topic_name", "notification_metadata", "create_time", mode="before")
     @classmethod
@@ -175,11 +178,11 @@ class Condition(_Model):
     type: Annotated[str, Field(max_length=316)] = Field(description="Ready or Stalled.")
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        description="Why, as one word of a closed list; the README explains each."
+        description="Why, as one word of a fixed list; the README explains each."
     )
-    message: Annotated[str, Field(max_length=32768)] = Field(description="Why, for people, and what to do.")
+    message: Annotated[str, Field(max_length=32768)] = Field(description="What happened and what to do, for humans.")
     observed_generation: int | None = Field(
-        default=None, description="The metadata.generation that this condition speaks of."
+        default=None, description="The metadata.generation that this condition refers to."
     )
     last_transition_time: str = Field(
         description="When the status of this condition last changed.", json_schema_extra={"format": "date-time"}
@@ -187,47 +190,47 @@ class Condition(_Model):
 
 
 class ErrorStatus(_Model):
-    """The failed call that keeps the hook from being as wanted."""
+    """The failure that keeps the hook from matching the spec."""
 
     operation: str = Field(
         description="What failed: validate, authenticate, claim, list, create, adopt, modify or delete."
     )
-    http_status: int | None = Field(default=None, description="HTTP status of the answer, if there was one.")
-    code: str = Field(default="", description="Error code of the answer, for example AS.7038, if there was one.")
-    message: str = Field(description="What the cloud answered, or why there was no answer.")
-    request_id: str = Field(default="", description="Request ID of the answer, for the cloud's support.")
-    time: str = Field(description="When this error was first met.", json_schema_extra={"format": "date-time"})
+    http_status: int | None = Field(default=None, description="HTTP status of the response, if there was one.")
+    code: str = Field(default="", description="Error code of the response, for example AS.7038, if there was one.")
+    message: str = Field(description="What the cloud responded, or why there was no response.")
+    request_id: str = Field(default="", description="Request ID of the response, for the support of the cloud.")
+    time: str = Field(description="When this error first occurred.", json_schema_extra={"format": "date-time"})
     retry: Literal["Never", "Slow", "Backoff"] = Field(
-        description="When the call is tried again: Never until the spec changes, Slow (every 30 s to 10 min) or "
-        "Backoff (after 1 s, then ever later up to 5 min)."
+        description="When the operator retries: Never (not until the spec changes), Slow (by default after 30 s to "
+        "10 min) or Backoff (by default after 1 s to 5 min)."
     )
 
 
 class LifecycleHookStatus(_Model):
-    """What is true."""
+    """The observed state."""
 
     observed_generation: int | None = Field(
-        default=None, description="The metadata.generation that was last acted upon."
+        default=None, description="The metadata.generation that was last reconciled."
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Ready: the hook in AS is as wanted. Stalled: only a human can help.",
+        description="Ready: the hook in AS matches the spec. Stalled: a human has to act.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     applied_generation: int | None = Field(
-        default=None, description="The metadata.generation that the hook in AS was last brought in line with."
+        default=None, description="The metadata.generation that was last applied to the hook in AS."
     )
-    project_id: str = Field(default="", description="ID of the project that the hook lives in.")
-    scaling_group_id: str = Field(default="", description="ID of the AS group that the hook lives in.")
-    lifecycle_hook: Hook | None = Field(default=None, description="The hook as AS last answered it.")
-    error: ErrorStatus | None = Field(default=None, description="Present only while the last call failed.")
+    project_id: str = Field(default="", description="ID of the project of the hook.")
+    scaling_group_id: str = Field(default="", description="ID of the AS group of the hook.")
+    lifecycle_hook: Hook | None = Field(default=None, description="The hook as AS last returned it.")
+    error: ErrorStatus | None = Field(default=None, description="Present only if the last attempt failed.")
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of that type, or None."""
         return next((condition for condition in self.conditions if condition.type == type_), None)
 
     def as_object(self) -> dict[str, Any]:
-        """Return the status as Kubernetes keeps it: fields that say nothing are left out, all of a hook's stay."""
+        """Return the status as it is stored: without empty fields, but with all fields of the hook."""
         content = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         if self.lifecycle_hook is not None:
             content["lifecycleHook"] = self.lifecycle_hook.model_dump(by_alias=True)
@@ -235,7 +238,7 @@ class LifecycleHookStatus(_Model):
 
 
 class LifecycleHook:
-    """A LifecycleHook object as the API server keeps it.
+    """A LifecycleHook object as the API server stores it.
 
     The spec is validated on access, since an object may have been stored under an older CRD.
     """
@@ -255,7 +258,7 @@ class LifecycleHook:
         annotations: Mapping[str, str] = self.metadata.get("annotations", {})
         self.create_intents = tuple(filter(None, annotations.get(CREATE_INTENT_ANNOTATION, "").split(",")))
         self.is_force_released = annotations.get(FORCE_RELEASE_ANNOTATION) == "true"
-        #: Changes with whatever asks for a reconcile: the spec, deletion, or a word from an admin.
+        #: Changes with everything that triggers a reconcile: the spec, a deletion, our two annotations for admins.
         self.trigger = (
             self.generation,
             self.is_deleting,
@@ -269,34 +272,34 @@ class LifecycleHook:
 
     @property
     def label(self) -> str:
-        """Which resource and which AS group, as the log names them."""
+        """The resource and its AS group, for the log."""
         return f"{self} (AS group {self.hook_key[0]})"
 
     @property
     def is_applied(self) -> bool:
-        """Whether the hook in AS has once been brought in line with this very spec."""
+        """Whether this very spec has been applied to the hook in AS."""
         return self.status.applied_generation == self.generation
 
     @property
     def is_synced(self) -> bool:
-        """Whether the status says that this very spec has been brought about."""
+        """Whether the status says that the hook matches this very spec."""
         ready = self.status.condition("Ready")
         is_ready = ready is not None and ready.status == "True"
         return is_ready and self.is_applied and self.has_finalizer and not self.is_deleting
 
     @property
     def was_refused(self) -> bool:
-        """Whether the hook was somebody else's when it was last observed."""
+        """Whether the hook could not be adopted when it was last observed."""
         return self.status.error is not None and self.status.error.operation == "adopt"
 
     @property
     def is_finalized(self) -> bool:
-        """Whether nothing more is to be done for it: it is being deleted, and does not wait for us."""
+        """Whether it is being deleted and has our finalizer no more, so nothing is left to do."""
         return self.is_deleting and not self.has_finalizer
 
     @property
     def hook_key(self) -> tuple[str, str]:
-        """AS group and name of the hook that this resource is for, valid or not."""
+        """AS group and name of the hook, valid or not."""
         spec = self.body.get("spec", {})
         return spec.get("scalingGroupId", ""), spec.get("lifecycleHookName") or self.name
 
@@ -318,10 +321,10 @@ class LifecycleHook:
             raise InvalidResourceError("; ".join(_describe(details) for details in error.errors())) from error
 
     def validated_spec(self) -> LifecycleHookSpec:
-        """Return the spec; the hook of a resource that is being deleted is deleted where it is.
+        """Return the spec, for a resource that is being deleted with the group and name that its hook really has.
 
-        Raises InvalidResourceError if the spec breaks a rule, or names another hook than it did: an older CRD let that
-        pass.
+        Raises InvalidResourceError if the spec breaks a rule, or names another hook than before, which an older CRD
+        allowed.
         """
         spec, status = self.spec(), self.status
         if status.lifecycle_hook is None:
@@ -349,7 +352,7 @@ class LifecycleHook:
 
 
 def _read_status(content: Mapping[str, Any]) -> LifecycleHookStatus:
-    """Return a status, without the fields that can't be read: another version of the operator may have written them."""
+    """Return a status without the fields that can't be parsed, which another version may have written."""
     try:
         return LifecycleHookStatus.model_validate(content)
     except ValidationError as error:
@@ -358,7 +361,7 @@ def _read_status(content: Mapping[str, Any]) -> LifecycleHookStatus:
 
 
 def _strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an object without what nobody here reads, which is more than half of it."""
+    """Return an object without the fields that are never read, which are more than half of it."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED_ANNOTATION}

@@ -1,4 +1,4 @@
-"""The newest version of each object, by UID; and which objects refer to a hook, to an AS group and to a Secret."""
+"""The newest version of each object by UID, and indexes by hook, AS group and Secret."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ from lifecyclehook_operator.controller.timing import now
 
 
 class Cache:
-    """What is known of the objects: the watch may lag behind what our own writes have returned."""
+    """The newest known versions: the watch may lag behind the responses to our own writes."""
 
     def __init__(self) -> None:
         self._objects: dict[str, LifecycleHook] = {}
         self._users: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-        #: Objects of which our own writes have returned a version that the watch has not shown, and since when.
+        #: Objects of which a write of ours has returned a version that the watch has not shown yet, and since when.
         self._unseen: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Cache:
         return list(self._users.get(("secret", namespace, name), ()))
 
     def watch_lag_seconds(self) -> float:
-        """Return for how long the watch has not shown a write that was made here; 0 if it has shown all."""
+        """Return for how long the watch has not shown one of our writes, in seconds; 0 if it has shown all."""
         return max((now() - since for _, since in self._unseen.values()), default=0.0)
 
 

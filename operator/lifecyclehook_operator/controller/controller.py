@@ -29,9 +29,10 @@ _QUIET_RETRIES = 3
 
 
 def asks_for_reconcile(before: LifecycleHook, after: LifecycleHook) -> bool:
-    """Return whether what has become of an object asks for a reconcile, ours and others' writes alike.
+    """Return whether a change of an object requires a reconcile, whoever made it.
 
-    That is another spec, deletion or word from an admin; and that somebody took our finalizer off or wiped the status.
+    It does if the spec or one of the annotations for admins changed, if the object is being deleted, or if our
+    finalizer or the status was removed.
     """
     has_lost_finalizer = not after.has_finalizer and (
         before.has_finalizer or (before.status.lifecycle_hook is None and after.status.lifecycle_hook is not None)
@@ -48,10 +49,10 @@ class Controller:
     ) -> None:
         """
         Args:
-            kubernetes: whom to ask for what no watch shows.
-            namespaces: which ones are served; none: all.
-            tidy_seconds: how often to make good what failed, or was perhaps not shown.
-            check_seconds: how often to do so where nothing hints at it.
+            kubernetes: reads what no watch shows.
+            namespaces: the namespaces to serve; none means all.
+            tidy_seconds: interval of retrying failed clean-ups, and of garbage collection after a gap in a watch.
+            check_seconds: interval of garbage collection without a known gap.
         """
         self.cache = Cache()
         self.secrets = SecretStore(kubernetes)
@@ -73,7 +74,7 @@ class Controller:
         return len(self._states)
 
     async def begin(self, reconciler: Reconciler) -> None:
-        """Find out who claims what, which has to be known before the first reconcile; then serve what events ask for.
+        """List all objects, whose claims have to be known before the first reconcile; then start the background tasks.
 
         Raises KubernetesError.
         """
@@ -87,13 +88,13 @@ class Controller:
         self._tasks = [asyncio.create_task(self._repeat(round_)) for round_ in rounds]
 
     async def close(self, grace_seconds: float) -> None:
-        """Start no further reconcile, and give those at work so long to end."""
+        """Start no further reconcile, and give those in progress this many seconds to finish."""
         for task in self._tasks:
             task.cancel()
         await self._queue.close(grace_seconds)
 
     async def on_hook(self, obj: LifecycleHook, event_type: str | None) -> None:
-        """Take what a watch shows of an object; what comes from a list has no type."""
+        """Handle a watch event of an object; an object from a list has no event type."""
         self._is_relisted |= event_type is None
         if event_type == "DELETED" or obj.is_finalized:
             self._on_gone(obj)
@@ -123,7 +124,7 @@ class Controller:
             self._queue.add(obj.uid)
 
     async def on_secret(self, key: Key, secret: Secret | None, event_type: str | None) -> None:
-        """Take what a watch shows of a Secret with our label, None if it is gone or has lost the label.
+        """Handle a watch event of a Secret with our label; None if it is gone or has lost the label.
 
         A change is taken up at once, one that is not protected any more though it is needed is protected again, and one
         that nothing needs any more is let go. Raises KubernetesError.
@@ -245,14 +246,14 @@ class Controller:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _tidy(self) -> None:
-        """Make good what failed when it was due, and what a watch that was broken off has not shown."""
+        """Retry failed clean-ups, and find what a gap in a watch has hidden."""
         await asyncio.sleep(self._tidy_seconds)
         await self._release_unused_secrets()
         if self._is_relisted or now() - self._checked_at > self._check_seconds:
             await self._collect_garbage()
 
     async def _collect_garbage(self) -> None:
-        """Forget what is gone: after a gap kopf lists anew, and does not tell what is missing."""
+        """Forget objects that are gone: after a gap, kopf lists anew and does not report what is missing."""
         self._is_relisted, self._checked_at = False, now()
         known = self.cache.objects()
         try:

@@ -1,4 +1,4 @@
-"""What is remembered of an object from one reconcile to the next."""
+"""What is kept in memory of an object between reconciles."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _MAX_FINGERPRINTS = 8
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a sync, and when the next is due if nothing else asks for one."""
+    """The outcome of a sync, and when the next one is due if nothing else triggers it."""
 
     trigger: tuple[object, ...]
     outcome: Outcome
@@ -20,13 +20,13 @@ class Report:
 
 @dataclass
 class ObjectState:
-    """What is remembered of an object; a restart finds as much of it as it needs on the object."""
+    """What is kept in memory of an object; after a restart, as much as is needed is read from the object."""
 
     #: Failed syncs in a row, for the backoff.
     failures: int = 0
-    #: What the API server has not accepted yet.
+    #: The report that the API server has not accepted yet.
     report: Report | None = None
-    #: The hook as AS last answered it, as far as calls of ours go. None: look first.
+    #: The hook as AS last returned it, our own changes included. None: list the hooks first.
     observed: Hook | None = None
     #: What identifies the hook as this resource's where the status does not name it: fingerprints of calls that have
     #: taken effect, or may have.

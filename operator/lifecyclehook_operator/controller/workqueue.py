@@ -21,7 +21,7 @@ class WorkQueue:
     ) -> None:
         """
         Args:
-            process: processes a key; it is told when the key was due, by the clock of the event loop.
+            process: processes a key; takes the key and when it was due, by the clock of the event loop.
             turn: returns what to wait for, and to hold, while a key is processed.
         """
         self._process = process

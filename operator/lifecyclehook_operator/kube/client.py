@@ -140,7 +140,7 @@ class KubeClient:
             return None
 
     async def find_secrets_version(self, namespace: str = "") -> str:
-        """Return from where `watch_secret_names` tells of all that follows."""
+        """Return the resourceVersion from which `watch_secret_names` shows all later changes."""
         accept = _as_metadata("PartialObjectMetadataList")
         listing = await self._call("GET", _secrets_path(namespace), query={"limit": "1"}, accept=accept)
         return str(listing["metadata"]["resourceVersion"])

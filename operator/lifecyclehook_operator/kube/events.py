@@ -1,8 +1,8 @@
-"""Kubernetes Events: what users are told of.
+"""Publishes Kubernetes Events.
 
-They are sent in the background, one after another, so that none holds up what is due to a hook. As with client-go, an
-object gets so many at once and then one each five minutes; the same Event again is counted in its series; and many that
-differ in their text alone become one.
+They are sent in the background, one after another, so that they never delay a reconcile. As in client-go, each object
+has a burst and then one Event every five minutes; a repeated Event is counted in its series; and many Events that
+differ only in their text are combined into one.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ logger = logging.getLogger(__name__)
 
 COMPONENT = "lifecyclehook-operator"
 _NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
-#: How many Events may wait; 10,000 are some 10 MB.
+#: Maximum number of waiting Events; 10,000 take about 10 MB.
 _QUEUE_LENGTH = 10_000
-#: How many Events of an object may go out at once, and how long it takes until one more may.
+#: Events of an object that may be sent at once, and the time until one more may be sent.
 _BURST = 25
 _REFILL_SECONDS = 300.0
-#: For so long an Event is known, so that its like is counted there.
+#: How long a series of equal Events lasts without a new one.
 _SERIES_SECONDS = 600.0
-#: From so many on, Events of an object that differ in their text alone are taken for one.
+#: From this number on, Events of an object that differ only in their text are combined.
 _SIMILAR = 10
 _COMBINED = "(combined from similar events)"
-#: Of how many objects that much is remembered.
+#: Maximum number of objects whose history is kept.
 _OBJECTS = 4096
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that users are told of."""
+    """An Event, without the object that it is about."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -47,7 +47,7 @@ class Event:
 
 
 class EventApi(Protocol):
-    """What is needed of the API server. Each raises KubernetesError."""
+    """The calls of the API server that are needed. Each raises KubernetesError."""
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> str:
         """Create an Event (events.k8s.io/v1) and return its name, "" if its namespace is being deleted."""
@@ -58,7 +58,7 @@ class EventApi(Protocol):
 
 @dataclass
 class _Series:
-    """An Event that is there, and how often what it tells of has happened."""
+    """A published Event, and how often it was recorded."""
 
     name: str = ""
     count: int = 0
@@ -67,7 +67,7 @@ class _Series:
 
 @dataclass
 class _History:
-    """What an object was told of lately."""
+    """The recent Events of an object."""
 
     tokens: float = _BURST
     refilled_at: float = 0
@@ -82,7 +82,7 @@ class _History:
         return True
 
     def find_series(self, event: Event, now: float) -> tuple[Event, _Series]:
-        """Return the Event to publish in this one's place, and the series that it belongs to."""
+        """Return the Event to publish instead of this one, and the series that it belongs to."""
         self.series = {each: series for each, series in self.series.items() if now - series.last < _SERIES_SECONDS}
         similar = Counter((each.type, each.reason) for each in self.series)
         if event not in self.series and similar[event.type, event.reason] >= _SIMILAR:
@@ -96,7 +96,7 @@ class _History:
 
 @dataclass(frozen=True)
 class _Item:
-    """An Event that waits, and what it is about."""
+    """A waiting Event, and the object that it is about."""
 
     label: str
     regarding: Mapping[str, str]
@@ -115,23 +115,23 @@ class EventRecorder:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to publish."""
+        """Start publishing."""
         self._task = asyncio.create_task(self._run(), name="events")
 
     async def close(self, seconds: float) -> None:
-        """Publish what waits, for so long at most."""
+        """Publish the waiting Events, for at most this many seconds."""
         if self._task is None:
             return
         try:
             async with asyncio.timeout(seconds):
                 await self._queue.join()
         except TimeoutError:
-            logger.warning("%s Events were not published before the end", self._queue.qsize())
+            logger.warning("%s Events were not published before the shutdown", self._queue.qsize())
         self._task.cancel()
         await asyncio.wait([self._task])
 
     def record(self, obj: LifecycleHook, event: Event | None) -> None:
-        """Log an event, if there is one, and have it published; nobody waits for that, and it may fail."""
+        """Log an event, if there is one, and queue it for publishing, which may fail."""
         if event is None:
             return
         level = logging.WARNING if event.type == "Warning" else logging.INFO
@@ -148,7 +148,7 @@ class EventRecorder:
             self._queue.put_nowait(_Item(obj.label, regarding, event, datetime.now(UTC)))
         except asyncio.QueueFull:
             EVENTS_DROPPED.labels("queue_full").inc()
-            logger.debug("%s: no Event, for too many wait", obj.label)
+            logger.debug("%s: Dropped an Event: too many are waiting", obj.label)
 
     async def _run(self) -> None:
         while True:
@@ -157,7 +157,7 @@ class EventRecorder:
                 await self._publish(item)
             except KubernetesError as error:
                 logger.warning("%s: Failed to publish an Event: %s", item.label, error)
-            except Exception:  # a fault of ours: one Event's must not stop the others
+            except Exception:  # a bug: one Event must not stop the others
                 logger.exception("%s: Failed to publish an Event", item.label)
             finally:
                 self._queue.task_done()
@@ -168,17 +168,17 @@ class EventRecorder:
         series.count, series.last = series.count + 1, now
         if not history.take_token(now):
             EVENTS_DROPPED.labels("rate_limited").inc()
-            logger.debug("%s: no Event, for the object has had too many", item.label)
+            logger.debug("%s: Dropped an Event: too many for one object", item.label)
             return
         namespace = item.regarding["namespace"]
-        told = {"count": series.count, "lastObservedTime": _as_micro_time(item.happened_at)}
+        counted = {"count": series.count, "lastObservedTime": _as_micro_time(item.happened_at)}
         if series.name:
             try:
-                await self._api.patch_event(namespace, series.name, {"series": told})
+                await self._api.patch_event(namespace, series.name, {"series": counted})
             except GoneError:  # somebody has deleted it
                 series.name, series.count = "", 1
         if not series.name:
-            body = _as_body(item, event) | ({"series": told} if series.count > 1 else {})
+            body = _as_body(item, event) | ({"series": counted} if series.count > 1 else {})
             series.name = await self._api.create_event(namespace, body)
 
     def _find_history(self, uid: str) -> _History:

@@ -1,4 +1,4 @@
-"""Leader election by a Lease (coordination.k8s.io/v1): of several replicas one reconciles, the others stand by."""
+"""Leader election by a Lease (coordination.k8s.io/v1): one of several replicas reconciles, the others stand by."""
 
 import asyncio
 import logging
@@ -20,19 +20,19 @@ from lifecyclehook_operator.kube.errors import KubernetesError
 logger = logging.getLogger(__name__)
 
 LEASE = "lifecyclehook-operator"
-#: After how long a leader that does not renew its Lease is replaced, in seconds.
+#: Time after which a leader that does not renew its Lease is replaced, in seconds.
 LEASE_SECONDS = 15
-#: After how long without a renewal a leader stops; less than the above, so that two never lead.
+#: Time without a renewal after which a leader stops; shorter than the above, so that there are never two leaders.
 _RENEWAL_LIMIT_SECONDS = 10
 _RENEWAL_SECONDS = 2
-#: How often a standby looks whether the Lease is free, in seconds.
+#: Interval at which a standby tries to acquire the Lease, in seconds.
 _ACQUIRE_SECONDS = 1
 _CALL_SECONDS = 4
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class _Lock(LeaseLock):
-    """A Lease whose calls end soon, and where an unreachable API server is a failure like any other."""
+    """A Lease whose calls have a timeout, and for which an unreachable API server is an ordinary failure."""
 
     async def get(self, name: str, namespace: str) -> Any:  # noqa: ANN401
         try:
@@ -42,7 +42,7 @@ class _Lock(LeaseLock):
             return False, ApiException(reason=str(error) or type(error).__name__)
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:  # noqa: ANN401
-        # The library's own passes an argument that its client refuses.
+        # The library's method passes an argument that its client rejects.
         lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
         try:
             async with asyncio.timeout(_CALL_SECONDS):
@@ -60,26 +60,26 @@ class _Lock(LeaseLock):
 
 
 class LeaderElector:
-    """This process's part in the election."""
+    """Acquires, renews and releases the Lease for this process."""
 
     def __init__(self, api: ApiClient, namespace: str) -> None:
-        """Take the namespace of the Lease; empty: that of the pod. Raises KubernetesError outside a pod."""
+        """Take the namespace of the Lease (empty: the pod's). Raises KubernetesError if there is neither."""
         try:
             self._namespace = namespace or _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise KubernetesError("outside a pod --leader-elect needs --lease-namespace") from error
+            raise KubernetesError("--leader-elect requires --lease-namespace outside a pod") from error
         self._api = api
         self._identity = f"{os.environ.get('HOSTNAME', LEASE)}_{uuid.uuid4()}"
         self.lease = f"{self._namespace}/{LEASE}"
 
     async def acquire(self) -> None:
-        """Return as soon as this process leads."""
+        """Return as soon as this process is the leader."""
         logger.info("Waiting to acquire lease %s", self.lease)
         await self._election(_ACQUIRE_SECONDS).acquire()
         logger.info("Acquired lease %s as %s", self.lease, self._identity)
 
     async def renew(self) -> None:
-        """Renew the Lease, and return when it is lost. Until then no other process leads."""
+        """Renew the Lease, and return when it is lost. Until then, no other process is the leader."""
         election, clock = self._election(_RENEWAL_SECONDS), asyncio.get_running_loop()
         deadline = clock.time() + _RENEWAL_LIMIT_SECONDS
         with suppress(TimeoutError):
@@ -94,21 +94,21 @@ class LeaderElector:
                 await asyncio.sleep(min(_RENEWAL_SECONDS, deadline - clock.time()))
 
     async def release(self) -> None:
-        """Give up the Lease, so that a standby need not wait for its expiry; that this fails does no harm."""
+        """Release the Lease, so that a standby need not wait for its expiry; a failure does no harm."""
         leases = CoordinationV1Api(self._api)
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 lease = await leases.read_namespaced_lease(LEASE, self._namespace)
                 if lease.spec is None or lease.spec.holder_identity != self._identity:
                     return
-                # As client-go does it: no holder, and the shortest duration there is. The resourceVersion that was read
-                # goes along, so nobody else's lease is overwritten.
+                # As client-go does: no holder, and the shortest duration. The resourceVersion keeps this from
+                # overwriting another process's Lease.
                 lease.spec = V1LeaseSpec(
                     holder_identity="", lease_duration_seconds=1, lease_transitions=lease.spec.lease_transitions
                 )
                 await leases.replace_namespaced_lease(LEASE, self._namespace, lease)
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("Failed to release lease %s, it expires by itself: %s", self.lease, error)
+            logger.warning("Failed to release lease %s, which will expire: %s", self.lease, error)
         else:
             logger.info("Released lease %s", self.lease)
 
@@ -118,7 +118,7 @@ class LeaderElector:
 
     def _election(self, retry_seconds: float) -> LeaderElection:
         async def unused() -> None:
-            """Stands where the library would begin and end the work itself."""
+            """Replaces the callbacks by which the library would start and stop the work."""
 
         lock = _Lock(LEASE, self._namespace, self._identity, self._api)
         return LeaderElection(Config(lock, LEASE_SECONDS, _RENEWAL_LIMIT_SECONDS, retry_seconds, unused, unused))
