@@ -264,7 +264,7 @@ def test_explain_lists_the_spec_with_what_is_required_and_what_is_allowed(cluste
         ("spec.lifecycleHookName", "letters, digits, _ and -, at most 32 characters. Defaults to metadata.name."),
         ("spec.notificationMetadata", "at most 256 characters, without < > & ' ( )"),
         ("spec.notificationTopicUrn", "urn:smn:<region>:<project ID>:<topic>"),
-        ("spec.credentialsRef.secretName", "in the namespace of this resource, whose key clouds.yaml is read"),
+        ("spec.credentialsRef.secretName", "in the namespace of this resource; its key clouds.yaml is read"),
         ("status.lifecycleHook.createTime", "in UTC"),
         ("status.error.code", "for example AS.7038"),
     ],
