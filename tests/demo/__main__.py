@@ -44,7 +44,7 @@ def main() -> None:
         with set_scene(say) as scene:
             refusal = play(scene)
             show(scene, refusal)
-            say("All of it was as it should be")
+            say("Everything works as expected")
             if not once:
                 stay(scene)
     except (BinariesNotFoundError, ControlPlaneError, *FAILURES) as error:
@@ -70,20 +70,20 @@ def say(line: str) -> None:
 
 def expect(fact: object, what: str) -> None:
     if not fact:
-        raise UnexpectedError(f"This was expected, and is not so: {what}.")
+        raise UnexpectedError(f"Expected, but not found: {what}.")
 
 
 # --- the play -----------------------------------------------------------------------------------------------------
 
 
 def play(scene: Scene) -> subprocess.CompletedProcess[str]:
-    """Apply all samples and wait until each has got its answer; returns what the API server refused."""
+    """Apply all samples and wait for the result of each; return what the API server rejected."""
     say("Applying the samples")
     kubectl = scene.control_plane.kubectl
     in_web, timeout = ("--namespace", NAMESPACE), f"--timeout={READY_SECONDS}s"
     print(kubectl("apply", "-k", SAMPLES).stdout, end="")
     run(scene, "wait", "--for=condition=Ready", "lifecyclehooks", "--all", *in_web, timeout)
-    say("Both good hooks are Ready")
+    say("Both valid hooks are Ready")
     refused = kubectl("apply", "-f", SAMPLES / "refused-by-kubernetes.yaml", check=False)
     print(kubectl("apply", "-f", SAMPLES / "refused-by-as.yaml").stdout, end="")
     run(scene, "wait", "--for=jsonpath={.status.error.code}=AS.7043", f"lifecyclehook/{FAILED}", *in_web, timeout)
@@ -96,16 +96,16 @@ def show(scene: Scene, refused: subprocess.CompletedProcess[str]) -> None:
     say("The hooks of the cluster")
     run(scene, "get", "lifecyclehooks", "--all-namespaces")
 
-    say("A hook that became Ready, with all that AS answered")
+    say("A Ready hook, with everything that AS returned")
     run(scene, "get", "lifecyclehook", READY, "--namespace", NAMESPACE, "--output", "yaml")
     check_ready(scene)
 
-    say("A manifest that the API server refused")
+    say("A manifest that the API server rejected")
     print(f"$ kubectl apply -f {(SAMPLES / 'refused-by-kubernetes.yaml').relative_to(DEPLOY.parent)}")
     print(refused.stderr, end="")
     check_refused(scene, refused)
 
-    say("A hook that AS refused")
+    say("A hook that AS rejected")
     run(scene, "describe", "lifecyclehook", FAILED, "--namespace", NAMESPACE)
     check_failed(scene)
 
@@ -120,7 +120,7 @@ def run(scene: Scene, *args: str) -> None:
 
 
 def stay(scene: Scene) -> None:
-    say("Everything stays up until Ctrl-C; go on in another terminal")
+    say("Everything keeps running until Ctrl-C; continue in another terminal")
     control_plane, topics = scene.control_plane, f"{scene.cloud.url}/_sim/topics"
     lines = [
         f"export KUBECONFIG={control_plane.kubeconfig}",
@@ -130,13 +130,13 @@ def stay(scene: Scene) -> None:
         "kubectl get lifecyclehooks -A --watch",
         f"tail -f {scene.operator.log}",
         "",
-        f"# {FAILED} heals by itself within a minute, once there is such a topic:",
+        f"# {FAILED} recovers within a minute after this topic has been created:",
         f"curl --json '{json.dumps({'urn': ABSENT_TOPIC_URN})}' {topics}",
     ]
     print("\n".join(lines), flush=True)
     while scene.operator.is_running:
         time.sleep(POLL_SECONDS)
-    raise UnexpectedError("The operator ended by itself.")
+    raise UnexpectedError("The operator has exited.")
 
 
 # --- what is seen, and what should be -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the demo plays on: control plane, simulated cloud, and the operator with the rights of deploy/ and no more."""
+"""What the demo runs: control plane, simulated cloud, and the operator with the permissions in deploy/ and no more."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ ABSENT_TOPIC_URN = f"urn:smn:eu-de:{PROJECT_ID}:absent"
 
 
 class UnexpectedError(Exception):
-    """What a cluster admin sees is not what it should be."""
+    """The demo shows something else than expected."""
 
 
-#: How a step of the demo fails: the harness's own errors, kubectl's, and ours.
+#: The failures of a step: errors of the harness, of kubectl, and our own.
 FAILURES = (RuntimeError, TimeoutError, subprocess.CalledProcessError, UnexpectedError)
 
 
@@ -35,18 +35,18 @@ class Scene:
 
 @contextmanager
 def set_scene(say: Callable[[str], None]) -> Iterator[Scene]:
-    """Everything runs and is installed; when the block ends, all of it is stopped."""
+    """Install and start everything, and stop it when the block ends."""
     say("Starting etcd and kube-apiserver")
     with ControlPlane() as control_plane:
         say("Starting the simulated cloud, with one AS group and one topic")
         project = f"--project=eu-de_demo={PROJECT_ID}"
         with run_simulator(project, groups=[GROUP_ID], topics=[TOPIC_URN]) as cloud:
-            say("Installing deploy/base: CRD, namespace, service account, RBAC (no Deployment, nothing here runs pods)")
+            say("Installing deploy/base: CRD, namespace, service account, RBAC (no Deployment: nothing here runs pods)")
             print(install(control_plane), end="")
-            say("Starting the operator as a process, with the rights of its service account")
+            say("Starting the operator as a process, with the permissions of its service account")
             with OperatorProcess(control_plane, cloud.credentials_env(), log_level="info") as operator:
                 try:
                     yield Scene(control_plane, cloud, operator)
                 except FAILURES as error:
-                    error.add_note(f"The end of the operator's log:\n{log_tail(operator.log)}")
+                    error.add_note(f"End of the operator's log:\n{log_tail(operator.log)}")
                     raise

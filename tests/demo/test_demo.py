@@ -40,7 +40,7 @@ def test_once_mode_ends_by_itself(
     with demo(environment | ci, *args) as process:
         output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    assert "All of it was as it should be" in output
+    assert "Everything works as expected" in output
     for shown in ("notificationTopicName: gsh", "spec.defaultTimeout: Invalid value: 30", "AS.7043"):
         assert shown in output
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +57,7 @@ def test_otherwise_it_stays_up_until_ctrl_c(environment: dict[str, str], tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_fails_where_something_is_not_as_it_should_be(environment: dict[str, str], tmp_path: Path) -> None:
+def test_it_fails_if_something_is_not_as_expected(environment: dict[str, str], tmp_path: Path) -> None:
     # Without kubectl of its own, the first view cannot be had.
     assets = tmp_path / "assets"
     assets.mkdir()
