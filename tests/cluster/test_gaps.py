@@ -77,6 +77,27 @@ def test_a_secret_that_somebody_takes_from_us_is_held_again(workspace: Workspace
     eventually("it is let go", lambda: not any(hold()))
 
 
+@pytest.mark.parametrize("way", ["deleted", "edited"])
+def test_a_secret_that_lost_its_label_unnoticed_is_let_go_with_its_last_user(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float], way: str
+) -> None:
+    workspace.put_secret("otc", workspace.clouds_yaml())
+    operator = OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast)
+    with operator:
+        workspace.create(credentialsRef={"secretName": "otc"}, deletionPolicy="Retain")
+        workspace.wait_ready()
+    take_label = [{"op": "remove", "path": "/metadata/labels"}]
+    workspace.core.patch_namespaced_secret("otc", workspace.namespace, take_label)
+    with operator:
+        if way == "deleted":
+            workspace.delete()
+            workspace.wait_gone()
+        else:
+            workspace.patch("hook", {"spec": {"credentialsRef": None}})
+            workspace.wait_ready()
+        eventually("it is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+
+
 @pytest.mark.parametrize("is_followed", [True, False], ids=["and there is another", "and there is none left"])
 def test_a_resource_that_went_while_the_watch_was_broken_off_is_forgotten(
     own_cluster: ControlPlane, cloud: Simulator, fast: dict[str, float], *, is_followed: bool

@@ -207,6 +207,33 @@ async def test_a_secret_is_unprotected_once_and_only_if_it_is_protected() -> Non
     assert store.protected() == []
 
 
+async def test_a_secret_of_which_the_watch_shows_nothing_any_more_is_released_all_the_same() -> None:
+    api = SecretApi(make_secret())
+    store = SecretStore(api)
+    await store.get(KEY, protect=True)
+    store.update(KEY, None)  # as if it were gone, when it has lost the label
+    assert (store.protected(), store.perhaps_protected()) == ([], {KEY})
+    for _ in range(2):
+        await store.unprotect(KEY)
+    assert api.calls == ["read", "protect", "unprotect"]
+    assert store.perhaps_protected() == set()
+
+
+async def test_only_a_secret_of_which_nothing_is_known_is_doubted() -> None:
+    api = SecretApi(None)
+    store = SecretStore(api)
+    store.doubt(KEY)
+    assert store.perhaps_protected() == {KEY}
+    await store.unprotect(KEY)
+    await store.get(KEY, protect=True)
+    store.doubt(KEY)
+    assert store.perhaps_protected() == set()
+    api.secret = make_secret()
+    await store.get(KEY, protect=True)
+    store.doubt(KEY)
+    assert store.protected() == [KEY]
+
+
 async def test_a_secret_stays_protected_if_unprotecting_it_fails() -> None:
     api = SecretApi(make_secret())
     store = SecretStore(api)

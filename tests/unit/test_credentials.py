@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lifecyclehook_operator.api.v1alpha1 import FINALIZER
+from lifecyclehook_operator.api.v1alpha1 import FINALIZER, IN_USE_LABEL
 from lifecyclehook_operator.cloud import clouds_yaml
 from lifecyclehook_operator.cloud.clouds_yaml import read_clouds_yaml, read_environment
 from lifecyclehook_operator.cloud.credentials import Credentials
@@ -816,7 +816,8 @@ def test_credentials_that_are_logged_do_not_show_their_password(caplog: pytest.L
 
 def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
     data = {"clouds.yaml": base64.b64encode(PASSWORD.encode()).decode(), "binary": base64.b64encode(b"\xff").decode()}
-    secret = Secret.from_object({"metadata": {"resourceVersion": "7", "finalizers": [FINALIZER]}, "data": data})
+    metadata = {"resourceVersion": "7", "finalizers": [FINALIZER], "labels": {IN_USE_LABEL: "true"}}
+    secret = Secret.from_object({"metadata": metadata, "data": data})
     assert secret.content == {"clouds.yaml": PASSWORD, "binary": "\ufffd"}
     assert secret.is_protected
     assert PASSWORD not in f"{secret} {secret!r}"
@@ -827,6 +828,7 @@ def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
     [
         {"metadata": {"resourceVersion": "7"}},
         {"metadata": {"resourceVersion": "7", "finalizers": None}, "data": None},
+        {"metadata": {"resourceVersion": "7", "finalizers": [FINALIZER], "labels": {"other": "true"}}},
         {"metadata": {"resourceVersion": "7", "finalizers": ["other"]}, "data": {}},
     ],
 )

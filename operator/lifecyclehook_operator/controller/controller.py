@@ -101,6 +101,8 @@ class Controller:
         else:
             before = self.cache.get(obj.uid)
             after = self.cache.update(obj)
+            if before is not None and before.secret not in (None, after.secret):
+                self.secrets.doubt(before.secret)
             if obj.uid not in self._states:
                 self._states[obj.uid], due_at = self._reconciler.begin(after)
                 self._queue.add_at(obj.uid, due_at)
@@ -221,6 +223,8 @@ class Controller:
                 self._queue.add(uid)
 
     def _forget(self, uid: str) -> None:
+        if (obj := self.cache.get(uid)) is not None and obj.secret is not None:
+            self.secrets.doubt(obj.secret)
         self._queue.cancel(uid)
         self._states.pop(uid, None)
         self._retried.discard(uid)
@@ -228,7 +232,7 @@ class Controller:
         self._retry(self.cache.drop(uid))  # a place, or a name, is free
 
     async def _release_unused_secrets(self, namespace: str | None = None) -> None:
-        for key in self.secrets.protected():
+        for key in self.secrets.perhaps_protected():
             if key[0] == (namespace or key[0]) and not self.cache.users_of_secret(*key):
                 try:
                     await self.secrets.unprotect(key)

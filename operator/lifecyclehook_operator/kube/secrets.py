@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
-from lifecyclehook_operator.api.v1alpha1 import FINALIZER
+from lifecyclehook_operator.api.v1alpha1 import FINALIZER, IN_USE_LABEL
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -19,7 +19,7 @@ class Secret:
     """A decoded Secret; its content is kept out of its repr."""
 
     content: Mapping[str, str] = field(repr=False)
-    #: Whether it has our finalizer.
+    #: Whether it has our finalizer, and the label by which it is watched.
     is_protected: bool
     is_deleting: bool = False
     version: int = field(default=0, compare=False)
@@ -32,7 +32,8 @@ class Secret:
         metadata = body["metadata"]
         return cls(
             {key: _decode(value) for key, value in (body.get("data") or {}).items()},
-            is_protected=FINALIZER in (metadata.get("finalizers") or ()),
+            is_protected=FINALIZER in (metadata.get("finalizers") or ())
+            and IN_USE_LABEL in (metadata.get("labels") or ()),
             is_deleting=metadata.get("deletionTimestamp") is not None,
             version=int(metadata["resourceVersion"]),
         )
@@ -64,6 +65,8 @@ class SecretStore:
     def __init__(self, api: SecretApi) -> None:
         self._api = api
         self._protected: dict[Key, Secret] = {}
+        #: Those that may have our finalizer all the same: who has lost the label is not watched any more.
+        self._doubtful: set[Key] = set()
         #: Those in use, held or not.
         self._known: WeakValueDictionary[Key, Secret] = WeakValueDictionary()
         self._missing: set[Key] = set()
@@ -93,9 +96,15 @@ class SecretStore:
     async def unprotect(self, key: Key) -> None:
         """Stop protecting a Secret that no resource needs any more. Raises KubernetesError."""
         async with self._locks.setdefault(key, asyncio.Lock()):
-            if key in self._protected:
+            if key in self.perhaps_protected():
                 await self._api.unprotect_secret(*key)
                 self._protected.pop(key, None)
+                self._doubtful.discard(key)
+
+    def doubt(self, key: Key) -> None:
+        """Take note that a Secret may have our finalizer, of which nothing is known here."""
+        if key not in self._protected and key not in self._missing:
+            self._doubtful.add(key)
 
     def is_being_deleted(self, key: Key) -> bool | None:
         """Return whether only our finalizer keeps a Secret from being deleted; None if that is not known."""
@@ -121,6 +130,10 @@ class SecretStore:
         """Return the keys of the protected Secrets."""
         return list(self._protected)
 
+    def perhaps_protected(self) -> set[Key]:
+        """Return the Secrets that are held, and those that may be."""
+        return self._protected.keys() | self._doubtful
+
     def update(self, key: Key, secret: Secret | None) -> bool:
         """Store a protected Secret as the API server shows it, None if it is gone; return whether it has changed."""
         before = self._protected.get(key)
@@ -128,8 +141,9 @@ class SecretStore:
             return False  # the answer to a write of ours, overtaken by the watch
         if secret is not None and secret.is_protected:
             self._protected[key] = self._with_parsed(key, secret)
-        else:
-            self._protected.pop(key, None)
+            self._doubtful.discard(key)
+        elif self._protected.pop(key, None) is not None:
+            self.doubt(key)
         return secret != before
 
     def _with_parsed(self, key: Key, secret: Secret) -> Secret:
