@@ -20,8 +20,16 @@ def configure_logging(level: Literal["debug", "info", "warning", "error"], forma
     root.setLevel(level.upper())
     for handler in root.handlers:
         handler.addFilter(_soften_retries)
+        if format_ == "json":
+            handler.addFilter(_add_logger)
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _add_logger(record: logging.LogRecord) -> bool:
+    """Have a JSON line name its logger: it has whatever a record has beside the usual attributes, and not its name."""
+    record.logger = record.name
+    return True
 
 
 def _soften_retries(record: logging.LogRecord) -> bool:
