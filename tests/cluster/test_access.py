@@ -59,7 +59,7 @@ def test_the_hosts_of_the_operators_own_credentials_are_allowed(
     ("variables", "complaint"),
     [
         pytest.param({"OS_PASSWORD": ""}, "password is missing", id="no password"),
-        pytest.param({"OS_CLIENT_CONFIG_FILE": "{folder}/malformed"}, "is not valid YAML in line 1", id="malformed"),
+        pytest.param({"OS_CLIENT_CONFIG_FILE": "{folder}/malformed"}, "is not valid YAML in line", id="malformed"),
         pytest.param({"OS_CLIENT_CONFIG_FILE": "{folder}"}, "Is a directory", id="unreadable"),
         pytest.param({"OS_CLOUD": "otc"}, "OS_CLOUD is set, but there is no", id="missing"),
         pytest.param({"OS_CACERT": "{folder}/absent.pem"}, "No such file", id="no authorities"),
