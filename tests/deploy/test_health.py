@@ -119,7 +119,7 @@ EDGES = {
     "Ready, by the status' observedGeneration alone": (without_observed_generation(), ("Healthy", "why")),
     "a condition of the generation before": (
         resource("False", "TopicNotFound", generation=3),
-        ("Progressing", "Waiting for the operator to act on the changed spec"),
+        ("Progressing", "Waiting for the operator to reconcile the changed spec"),
     ),
     "Unknown": (resource("Unknown", "UnexpectedResponse"), ("Progressing", "why")),
     "a reason that is not known here": (resource("False", "Novelty"), ("Degraded", "why")),
