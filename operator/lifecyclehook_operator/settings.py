@@ -1,11 +1,23 @@
 """Every setting of the operator. They are read once, at start; an invalid value fails the start."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "LIFECYCLEHOOK_OPERATOR_"
+
+#: IAM and AS of all regions.
+_ENDPOINTS = (
+    "iam.eu-de.otc.t-systems.com",
+    "as.eu-de.otc.t-systems.com",
+    "iam.eu-nl.otc.t-systems.com",
+    "as.eu-nl.otc.t-systems.com",
+    "iam-pub.eu-ch2.sc.otc.t-systems.com",
+    "as.eu-ch2.sc.otc.t-systems.com",
+)
+_ENDPOINT = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.*?-]+)(:([0-9]+|\*))?", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -40,9 +52,9 @@ class Settings(BaseSettings):
         description="Namespaces that may use the operator's own credentials, as a glob; repeatable.",
     )
     allowed_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=("*.otc.t-systems.com",),
-        description="Hosts that credentials in Secrets may connect to, as a glob; repeatable. The hosts of the "
-        "operator's own credentials are always allowed.",
+        default=_ENDPOINTS,
+        description="Hosts that credentials in Secrets may connect to, as a glob in which * stays within one label, with "
+        ":port unless it is 443; repeatable. The hosts and ports of the operator's own credentials are always allowed.",
     )
     health_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of the probes /healthz and /readyz; 0 disables them."
@@ -100,6 +112,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("allowed_endpoints")
+    @classmethod
+    def _are_endpoints(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if not _ENDPOINT.fullmatch(each):
+                raise ValueError(f"{each!r} is not a host or host:port")
+        return value
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

@@ -531,7 +531,11 @@ async def test_a_token_that_is_not_the_documented_one_is_an_unexpected_response_
 
 
 @pytest.mark.parametrize(
-    "url", ["as", "https://[", "https://as:99999999", "https://xn--a", "http://as.example.com", "ftp://127.0.0.1"]
+    "url",
+    [
+        *("as", "https://[", "https://as:99999999", "https://xn--a", "http://as.example.com", "ftp://127.0.0.1"),
+        pytest.param(f"https://as.example.com/{'a' * 70_000}", id="long"),
+    ],
 )
 async def test_an_address_of_as_that_cannot_be_called_is_not_called(client: Client, url: str) -> None:
     services = [{"type": "asv1", "endpoints": [{"interface": "public", "region": "eu-de", "url": url}]}]

@@ -83,7 +83,7 @@ class OperatorProcess:
 
     def __init__(self, control_plane: ControlPlane, cloud_environment: Mapping[str, str], **options: Any) -> None:
         """Take the OS_* variables of the operator's own credentials, and options as the command line names them."""
-        self._options = {"log_level": "debug", "allowed_endpoints": "127.0.0.1", **options}
+        self._options = {"log_level": "debug", "allowed_endpoints": "127.0.0.1:*", **options}
         self._process: subprocess.Popen[bytes] | None = None
         (self._health_port,) = free_ports(1)
         self.log = control_plane.work_dir / f"operator-{self._health_port}.log"

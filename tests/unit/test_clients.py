@@ -16,10 +16,12 @@ from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Rea
 from lifecyclehook_operator.controller.clients import ClientCache, ClientResolver, CredentialsPolicy
 from lifecyclehook_operator.kube.errors import KubernetesError
 from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
+from lifecyclehook_operator.settings import Settings
 from tests.unit.samples import SPEC, make_resource
 
 KEY = ("web", "otc")
 IAM = "https://iam.eu-de.otc.t-systems.com/v3"
+ENDPOINTS = Settings.model_fields["allowed_endpoints"].default
 AS = "https://as.eu-de.otc.t-systems.com/autoscaling-api/v1/p-1"
 AUTH = {
     "auth_url": IAM,
@@ -96,12 +98,12 @@ class Case:
         *,
         own: Credentials | CredentialsError | None = OWN,
         namespaces: Sequence[str] = ("*",),
-        hosts: Sequence[str] = ("*.otc.t-systems.com",),
+        endpoints: Sequence[str] = ENDPOINTS,
         as_url: str = AS,
     ) -> None:
         self.api = SecretApi(secret)
         self.clients = StubClients(as_url)
-        rules = CredentialsPolicy(tuple(namespaces), tuple(hosts))
+        rules = CredentialsPolicy(tuple(namespaces), tuple(endpoints))
         self.resolver = ClientResolver(SecretStore(self.api), cast("ClientCache", self.clients), own, rules)
 
     async def find(self, resource: LifecycleHook) -> Credentials:
@@ -362,13 +364,20 @@ async def test_a_secret_of_its_own_is_for_any_namespace() -> None:
     "auth_url",
     [
         "https://iam.example.com/v3",
-        "https://otc.t-systems.com.example.com",
-        "https://example.com/iam.otc.t-systems.com",
-        "https://example.com?iam.otc.t-systems.com",
-        "https://example.com#.otc.t-systems.com",
-        "https://iam.otc.t-systems.com@example.com",
+        "https://iam.eu-de.otc.t-systems.com.example.com",
+        "https://bucket.obs.eu-de.otc.t-systems.com",
+        "https://iam.eu-de.otc.t-systems.com:8443",
+        "https://iam.eu-de.otc.t-systems.com:80",
+        "https://iam.eu-de.otc.t-systems.com:0",
+        "https://example.com/iam.eu-de.otc.t-systems.com",
+        "https://example.com?iam.eu-de.otc.t-systems.com",
+        "https://example.com#.eu-de.otc.t-systems.com",
+        "https://iam.eu-de.otc.t-systems.com@example.com",
+        "https://iam.eu-de.otc.t-systems.com:443@example.com",
         "https://10.0.0.1",
+        "https://[::1]",
         "https://localhost",
+        "http://localhost",
     ],
 )
 async def test_credentials_lead_nowhere_else_than_an_admin_allows(auth_url: str) -> None:
@@ -379,28 +388,56 @@ async def test_credentials_lead_nowhere_else_than_an_admin_allows(auth_url: str)
     assert case.clients.asked == []
 
 
+@pytest.mark.parametrize("region", ["eu-de", "eu-nl", "eu-ch2"])
+async def test_iam_and_as_of_every_region_are_allowed(region: str) -> None:
+    domain, iam = ("sc.otc.t-systems.com", "iam-pub") if region == "eu-ch2" else ("otc.t-systems.com", "iam")
+    secret = make_secret(auth_url=f"https://{iam}.{region}.{domain}:443/v3")
+    case = Case(secret, as_url=f"https://as.{region}.{domain}/autoscaling-api/v1/p-1")
+    assert (await case.find(referring())).username == "operator"
+
+
+@pytest.mark.parametrize(
+    ("glob", "allowed", "refused"),
+    [
+        ("iam.example.com", "https://iam.example.com:443", "https://iam.example.com:8443"),
+        ("iam.example.com:8443", "https://iam.example.com:8443", "https://iam.example.com"),
+        ("iam.example.com:8443", "https://iam.example.com:8443", "https://iam.example.com:844"),
+        ("iam.example.com:*", "https://iam.example.com:1", "https://iam.example.org:1"),
+        ("*.example.com", "https://iam.example.com", "https://a.iam.example.com"),
+        ("*.example.com", "https://iam.example.com", "https://example.com"),
+        ("iam-*.example.com", "https://iam-1.example.com", "https://iam-1.b.example.com"),
+        ("iam-?.example.com", "https://iam-1.example.com", "https://iam-12.example.com"),
+        ("IAM.example.COM", "https://iam.EXAMPLE.com", "https://iamXexample.com"),
+        ("127.0.0.1:*", "http://127.0.0.1:5000", "http://127.0.0.2:5000"),
+        ("127.0.0.1:80", "http://127.0.0.1", "https://127.0.0.1"),
+        ("[::1]", "https://[::1]", "https://[::2]"),
+        ("[::1]:8080", "http://[::1]:8080", "http://[::1]"),
+        ("*", "https://localhost", "https://iam.example.com"),
+    ],
+)
+async def test_an_endpoint_is_allowed_by_its_labels_and_its_port(glob: str, allowed: str, refused: str) -> None:
+    await Case(make_secret(auth_url=allowed), endpoints=[glob, *ENDPOINTS]).find(referring())
+    error = await Case(make_secret(auth_url=refused), endpoints=[glob, *ENDPOINTS]).refuse(referring())
+    assert "is not in --allowed-endpoints" in error.message
+
+
 async def test_neither_does_the_endpoint_that_is_given_beside_them() -> None:
     text = yaml.safe_dump({"clouds": {"otc": {"auth": AUTH, "as_endpoint_override": "https://as.example.com"}}})
     case = Case(Secret({"clouds.yaml": text}, is_protected=False))
-    assert "as.example.com is not in" in (await case.refuse(referring())).message
+    assert "host as.example.com is not in" in (await case.refuse(referring())).message
     assert case.clients.asked == []
 
 
 async def test_neither_does_what_iam_says() -> None:
-    case = Case(make_secret(), as_url="https://as.example.com/autoscaling-api/v1/p-1")
-    assert "as.example.com is not in" in (await case.refuse(referring())).message
+    case = Case(make_secret(), as_url="https://as.example.com:8443/autoscaling-api/v1/p-1")
+    assert "host as.example.com:8443 is not in" in (await case.refuse(referring())).message
 
 
 async def test_where_the_operators_own_credentials_lead_others_may_lead_too() -> None:
-    own = Credentials.model_validate({**AUTH, "auth_url": "https://iam.example.com"})
-    case = Case(make_secret(auth_url="https://iam.example.com:8443/v3"), own=own)
-    await case.find(referring())
-
-
-async def test_the_case_of_a_host_does_not_matter() -> None:
-    await Case(make_secret(auth_url="https://IAM.eu-de.OTC.t-systems.com"), hosts=["*.OTC.t-systems.com"]).find(
-        referring()
-    )
+    own = Credentials.model_validate({**AUTH, "auth_url": "https://iam.example.com:8443"})
+    await Case(make_secret(auth_url="https://iam.example.com:8443/v3"), own=own).find(referring())
+    error = await Case(make_secret(auth_url="https://iam.example.com"), own=own).refuse(referring())
+    assert "host iam.example.com is not in" in error.message
 
 
 FORBIDDEN = WaitingError(Reason.FORBIDDEN, "no right", operation="create", http_status=403)
@@ -429,13 +466,19 @@ REFUSED = CredentialsError(Reason.AUTHENTICATION_FAILED, "no", operation="authen
             f"the operator's own credentials, auth_url {IAM}, project eu-de_web (p-1), region eu-de",
         ),
         (
-            Case(make_secret(auth_url="https://me:secret@iam.otc.t-systems.com:1/v3?token=secret#secret")),
+            Case(
+                make_secret(auth_url="https://me:secret@iam.otc.t-systems.com:1/v3?token=secret#secret"),
+                endpoints=["iam.otc.t-systems.com:1", *ENDPOINTS],
+            ),
             referring(),
             REFUSED,
             "Secret web/otc (cloud otc), auth_url https://iam.otc.t-systems.com:1/v3, project eu-de_web, region eu-de",
         ),
         (
-            Case(make_secret(project_name="", project_id="b53e", auth_url="https://iam.otc.t-systems.com")),
+            Case(
+                make_secret(project_name="", project_id="b53e", auth_url="https://iam.otc.t-systems.com"),
+                endpoints=["iam.otc.t-systems.com", *ENDPOINTS],
+            ),
             referring(),
             REFUSED,
             "Secret web/otc (cloud otc), auth_url https://iam.otc.t-systems.com, project b53e",

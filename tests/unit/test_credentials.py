@@ -647,6 +647,17 @@ def test_whatever_is_accepted_can_be_sent(name: str, value: str) -> None:
             next(auth.sync_auth_flow(httpx.Request("GET", url, headers={"X-Project-Id": credentials.project_id})))
 
 
+@given(value=ODD_TEXT)
+def test_where_credentials_lead_is_where_requests_go(value: str) -> None:
+    try:
+        credentials = Credentials.model_validate({**ACCESS_KEY, "as_endpoint": f"https://{value}"})
+    except ValidationError:
+        return
+    url = httpx.Request("GET", f"{credentials.as_endpoint}/list").url
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    assert credentials.addresses[1] == f"{host}:{443 if url.port is None else url.port}"
+
+
 @pytest.mark.parametrize("endpoint", ["as.example.com", "https:/as.example.com", 7])
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: object) -> None:
     assert "as_endpoint" in read_invalid(clouds(as_endpoint_override=endpoint)).message

@@ -15,6 +15,8 @@ OPTIONS = [
     ("namespace", "web,db", ("web", "db")),
     ("namespace", "web, db ,", ("web", "db")),
     ("namespace", "", ()),
+    ("allowed_endpoints", "iam.example.com, as-*.example.com:8443", ("iam.example.com", "as-*.example.com:8443")),
+    ("allowed_endpoints", "127.0.0.1:*,[::1],[::1]:8080", ("127.0.0.1:*", "[::1]", "[::1]:8080")),
     ("health_port", "0", 0),
     ("health_port", "65535", 65535),
     ("log_level", "debug", "debug"),
@@ -43,6 +45,10 @@ WRONG = [
     *[("cloud_timeout_seconds", value) for value in ("0", "-1", "nan", "inf")],
     *[("shutdown_grace_seconds", value) for value in ("-1", "nan", "inf")],
     ("all_namespaces", "perhaps"),
+    *[
+        ("allowed_endpoints", value)
+        for value in ("https://iam.example.com", "iam.example.com/v3", "::1", "iam.example.com:", "iam.example.com:x")
+    ],
 ]
 
 

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -32,7 +33,8 @@ def check_address(value: str) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname or "", parts.port
-    except ValueError:
+        httpx.URL(value)
+    except (ValueError, httpx.InvalidURL):
         host = ""
     is_sendable = host and _NETWORK_LOCATION.fullmatch(parts.netloc) and _VISIBLE.fullmatch(value)
     if not is_sendable or parts.scheme not in ("https", "http"):
@@ -40,6 +42,13 @@ def check_address(value: str) -> str:
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError("must be https: only this very machine may be called without TLS")
     return value
+
+
+def get_address(url: str) -> str:
+    """Return where the requests to a URL go, as host:port in lower case."""
+    parts = httpx.URL(url)  # as the requests are sent, so that what is checked is what is called
+    port = (443 if parts.scheme == "https" else 80) if parts.port is None else parts.port
+    return f"[{parts.host}]:{port}" if ":" in parts.host else f"{parts.host}:{port}"
 
 
 def check_name(value: str) -> str:
@@ -141,9 +150,9 @@ class Credentials(BaseModel):
         return self
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts that these credentials lead to."""
-        return tuple(urlsplit(url).hostname or "" for url in (self.auth_url, self.as_endpoint) if url)
+    def addresses(self) -> tuple[str, ...]:
+        """Where these credentials lead, each as host:port."""
+        return tuple(get_address(url) for url in (self.auth_url, self.as_endpoint) if url)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """Resolves an object to its credentials and a shared AS client, as the admin's policy allows."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from lifecyclehook_operator.api.v1alpha1 import LifecycleHook, LifecycleHookSpec
 from lifecyclehook_operator.cloud.auth import LoginLimits
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.clouds_yaml import Clouds
-from lifecyclehook_operator.cloud.credentials import Credentials
+from lifecyclehook_operator.cloud.credentials import Credentials, get_address
 from lifecyclehook_operator.cloud.endpoints import find_region
 from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Reason, sanitize
 from lifecyclehook_operator.cloud.singleflight import share
@@ -33,6 +34,8 @@ _REASONS_TO_DESCRIBE = frozenset(
 )
 #: How much is shown of each value that a user has configured.
 _SHOWN_CHARACTERS = 100
+#: The port of an endpoint that is given without one.
+_DEFAULT_PORT = 443
 
 
 class ClientCache:
@@ -79,8 +82,8 @@ class CredentialsPolicy:
 
     #: Namespaces whose resources may use the operator's own credentials.
     own_credentials_namespaces: tuple[str, ...]
-    #: Hosts that credentials in Secrets may refer to, besides those of the operator's own credentials.
-    hosts: tuple[str, ...]
+    #: Where credentials in Secrets may lead, as host or host:port, besides where the operator's own credentials do.
+    endpoints: tuple[str, ...]
 
 
 class ClientResolver:
@@ -99,10 +102,8 @@ class ClientResolver:
         self._secret_reader = SecretReader()
         self._own_credentials = own_credentials
         self._own_namespaces = rules.own_credentials_namespaces
-        self._hosts = (
-            *map(str.lower, rules.hosts),  # as urlsplit gives a host
-            *(own_credentials.hosts if isinstance(own_credentials, Credentials) else ()),
-        )
+        own_addresses = own_credentials.addresses if isinstance(own_credentials, Credentials) else ()
+        self._endpoints = [_compile_endpoint(each) for each in (*rules.endpoints, *own_addresses)]
 
     async def resolve(self, resource: LifecycleHook, spec: LifecycleHookSpec) -> AutoScalingClient:
         """Return the client to call AS with, and protect the Secret that it needs.
@@ -111,10 +112,10 @@ class ClientResolver:
         another project than the hook lives in, another CallError if IAM can't be asked, and KubernetesError.
         """
         credentials = await self._find_credentials(resource, spec)
-        self._check_hosts(credentials.hosts)  # before anything is sent
+        self._check_addresses(credentials.addresses)  # before anything is sent
         client = self._clients.get(credentials)
         endpoint = await client.find_endpoint()
-        self._check_hosts([urlsplit(endpoint.url).hostname or ""])
+        self._check_addresses([get_address(endpoint.url)])
         project_id = endpoint.project_id
         if resource.status.project_id not in ("", project_id):
             raise _error(
@@ -188,14 +189,21 @@ class ClientResolver:
             raise _error(Reason.CREDENTIALS_NOT_FOUND, f"{source} does not exist")
         return await self._secret_reader.read(secret, reference.cloud_name, source)
 
-    def _check_hosts(self, hosts: Iterable[str]) -> None:
-        for host in hosts:
-            if not _matches(host, self._hosts):
+    def _check_addresses(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            if not any(pattern.fullmatch(address) for pattern in self._endpoints):
+                host = address.removesuffix(f":{_DEFAULT_PORT}")
                 raise _error(
                     Reason.CREDENTIALS_INVALID,
                     f"host {host} is not in --allowed-endpoints",
                     "Correct the credentials, or ask a cluster admin to allow this host.",
                 )
+
+
+def _compile_endpoint(glob: str) -> re.Pattern[str]:
+    """Compile a glob of host or host:port, in which * and ? stand for characters of one label, or of the port."""
+    address = glob if re.search(r":[0-9*]+$", glob) else f"{glob}:{_DEFAULT_PORT}"
+    return re.compile(re.escape(address.lower()).replace(r"\*", "[^.:]*").replace(r"\?", "[^.:]"))
 
 
 class SecretReader:
