@@ -23,6 +23,7 @@ from tests.contract.hostile import (
     HostileServer,
     answers,
     delayed,
+    memory,
     response,
     run_hostile_server,
 )
@@ -32,13 +33,6 @@ TIMEOUT_SECONDS = 1.5
 SLACK_SECONDS = 2
 MEMORY_LIMIT_BYTES = 50 * MIB
 FIELDS = {name: value for name, value in HOOK.items() if name != "lifecycle_hook_name"}
-
-
-def memory(what: str) -> int:
-    """Return the resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith(what))
-    return int(line.split()[1]) * 1024
 
 
 def forget_peak() -> None:

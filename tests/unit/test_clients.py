@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -84,7 +84,7 @@ class StubClients:
         self.asked: list[Credentials] = []
         self._client = StubClient(url)
 
-    def get(self, credentials: Credentials) -> StubClient:
+    def get(self, credentials: Credentials, source: Hashable = None) -> StubClient:
         self.asked.append(credentials)
         return self._client
 

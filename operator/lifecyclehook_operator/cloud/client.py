@@ -170,6 +170,10 @@ class AutoScalingClient:
         body = {"lifecycle_action_result": result, "lifecycle_action_key": lifecycle_action_key}
         await self._call(CALLBACK, "PUT", f"{group_id}/callback", body, service=_INSTANCES)
 
+    def close_when_unused(self) -> None:
+        """Close the connections as soon as no request is in flight. A later request opens new ones."""
+        self._http.close_when_unused()
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()

@@ -43,6 +43,7 @@ class HttpClient:
         self._ca_certificates = ca_certificates
         self._client: httpx.AsyncClient | None = None
         self._in_flight = 0
+        self._is_superseded = False
         self._timer: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -71,9 +72,16 @@ class HttpClient:
             try:
                 async with asyncio.timeout(self.timeout_seconds) as deadline:
                     request.extensions["deadline"] = deadline
-                    return await client.send(request, auth=auth)
+                    response = await client.send(request, auth=auth)
             except TimeoutError as error:
                 raise httpx.ReadTimeout("", request=request) from error
+            return _detach(response)
+
+    def close_when_unused(self) -> None:
+        """Close the connections as soon as no request is in flight. A later request opens new ones."""
+        self._is_superseded = True
+        if not self._in_flight:
+            self._disconnect()
 
     async def aclose(self) -> None:
         """Close all connections now."""
@@ -92,7 +100,8 @@ class HttpClient:
         finally:
             self._in_flight -= 1
             if not self._in_flight:
-                self._timer = asyncio.get_running_loop().call_later(_KEEPALIVE_SECONDS, self._disconnect)
+                delay = 0 if self._is_superseded else _KEEPALIVE_SECONDS
+                self._timer = asyncio.get_running_loop().call_later(delay, self._disconnect)
 
     def _build(self) -> httpx.AsyncClient:
         # At debug level httpcore logs the headers of responses, and IAM's is the token.
@@ -133,6 +142,14 @@ def paused_deadline(request: httpx.Request) -> Iterator[None]:
         yield
     finally:
         deadline.reschedule(loop.time() + left)
+
+
+def _detach(response: httpx.Response) -> httpx.Response:
+    """Return a response that can be kept: without the request, the connection, and all that they refer to."""
+    extensions = {"reason_phrase": response.reason_phrase.encode()}
+    return httpx.Response(
+        response.status_code, headers=response.headers, content=response.content, extensions=extensions
+    )
 
 
 async def _bound(response: httpx.Response) -> None:

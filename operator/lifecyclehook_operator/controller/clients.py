@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
@@ -15,11 +15,10 @@ from lifecyclehook_operator.cloud.clouds_yaml import Clouds
 from lifecyclehook_operator.cloud.credentials import Credentials, get_address
 from lifecyclehook_operator.cloud.endpoints import find_region
 from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Reason, sanitize
-from lifecyclehook_operator.cloud.singleflight import share
 from lifecyclehook_operator.kube.secrets import Secret, SecretStore
 
-#: After how long without use a project's connections are closed; longer than any resync interval that makes sense.
-_UNUSED_SECONDS = 6 * 3600
+#: After how long without use a client is forgotten, and its token: longer than the default resync interval.
+_UNUSED_SECONDS = 600
 #: Failures that wrong credentials, or those of another project or region, may cause.
 _REASONS_TO_DESCRIBE = frozenset(
     {
@@ -47,11 +46,16 @@ class ClientCache:
         self._concurrency = concurrency
         self._login_limits = LoginLimits()
         self._clients: dict[Credentials, AutoScalingClient] = {}
+        self._latest: dict[Hashable, Credentials] = {}
 
-    def get(self, credentials: Credentials) -> AutoScalingClient:
-        """Return the client for these credentials."""
+    def get(self, credentials: Credentials, source: Hashable = None) -> AutoScalingClient:
+        """Return the client for these credentials.
+
+        Where they come from (`source`), they take the place of those that came from there before; these are forgotten
+        unless they come from somewhere else, too.
+        """
         if credentials not in self._clients:
-            self._close_unused()
+            self._forget_unused()
             self._clients[credentials] = AutoScalingClient(
                 credentials,
                 timeout_seconds=self._timeout_seconds,
@@ -60,15 +64,23 @@ class ClientCache:
             )
         client = self._clients[credentials]
         client.used_at = time.monotonic()
+        if source is not None:
+            former, self._latest[source] = self._latest.get(source), credentials
+            if former not in (None, credentials) and former not in self._latest.values():
+                self._forget(former)
         return client
 
-    def _close_unused(self) -> None:
-        """Close the clients that were not used for long: their credentials have changed, or nothing needs them."""
+    def _forget_unused(self) -> None:
+        """Forget what has not been used for long: nothing needs it any more."""
         long_ago = time.monotonic() - _UNUSED_SECONDS
         for credentials, client in list(self._clients.items()):
             if client.used_at < long_ago:
-                del self._clients[credentials]
-                share(client.aclose())
+                self._forget(credentials)
+        self._latest = {source: each for source, each in self._latest.items() if each in self._clients}
+
+    def _forget(self, credentials: Credentials) -> None:
+        if (client := self._clients.pop(credentials, None)) is not None:
+            client.close_when_unused()
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -113,7 +125,8 @@ class ClientResolver:
         """
         credentials = await self._find_credentials(resource, spec)
         self._check_addresses(credentials.addresses)  # before anything is sent
-        client = self._clients.get(credentials)
+        source = (resource.namespace, spec.credentials_ref) if spec.credentials_ref else None
+        client = self._clients.get(credentials, source)
         endpoint = await client.find_endpoint()
         self._check_addresses([get_address(endpoint.url)])
         project_id = endpoint.project_id
