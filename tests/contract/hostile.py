@@ -37,6 +37,7 @@ class HostileServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.catalog_url = ""
+        self.project_name = "eu-de"
         self.answer: Answer = answers(b"")
         self.login_seconds = 0.0
         self.is_iam_hostile = False
@@ -63,7 +64,7 @@ class HostileServer:
         endpoint = {"interface": "public", "region": "eu-de", "url": self.catalog_url or self.url}
         await asyncio.sleep(self.login_seconds)
         catalog = [{"type": "asv1", "endpoints": [endpoint]}]
-        token = {**TIMES, "project": {"id": "p-1", "name": "eu-de"}, "catalog": catalog}
+        token = {**TIMES, "project": {"id": "p-1", "name": self.project_name}, "catalog": catalog}
         writer.write(response({"token": token}, status="201 Created", headers={"X-Subject-Token": "made-up"}))
 
 
@@ -140,6 +141,12 @@ def delayed(seconds: float, *contents: bytes) -> Answer:
     return answer
 
 
+def with_hook(**changes: Any) -> Answer:
+    """Return what sends a hook: as the answer to a create call, and in a list."""
+    hook = {**HOOK, **changes}
+    return answers(response({**hook, "lifecycle_hooks": [hook]}))
+
+
 def with_text(field: str, value: str) -> Answer:
     """Return what sends a hook with some JSON for a field."""
     hook = ", ".join([*(f'"{name}": {json.dumps(each)}' for name, each in HOOK.items()), f'"{field}": {value}'])
@@ -200,6 +207,14 @@ ANSWERS: Mapping[str, tuple[Answer, Mapping[str, str]]] = {
     "huge number": (with_text("more", "9" * 30_000), _ODD),
     "lone surrogate": (with_text("lifecycle_hook_type", r'"\ud83d"'), _ODD),
     "duplicate keys": (with_text("default_timeout", "60"), _ODD_TOKEN),
+    "timeout beyond int64": (with_hook(default_timeout=2**63), _ODD),
+    "negative timeout": (with_hook(default_timeout=-1), _ODD),
+    "fractional timeout": (with_hook(default_timeout=60.5), _ODD),
+    "floating timeout": (with_hook(default_timeout=60.0), _ODD),
+    "infinite timeout": (with_text("default_timeout", "1e999"), _ODD),
+    "true timeout": (with_hook(default_timeout=True), _ODD),
+    "textual timeout": (with_hook(default_timeout="60"), _ODD),
+    "deep JSON in a hook": (with_text("more", "[" * 500 + "]" * 500), _ODD_TOKEN),
     "HTML": (answers(response("<html>", headers={"Content-Type": "text/html"})), _ODD),
     "no body": (answers(response("")), _ODD),
     "wrong content type": (

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import math
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from lifecyclehook_operator.cloud.auth import LoginLimits
 from lifecyclehook_operator.cloud.client import AutoScalingClient
@@ -26,6 +28,7 @@ from tests.contract.hostile import (
     memory,
     response,
     run_hostile_server,
+    with_hook,
 )
 
 TIMEOUT_SECONDS = 1.5
@@ -216,3 +219,66 @@ async def test_logins_of_a_user_do_not_wait_for_one_that_hangs_for_longer_than_a
         errors = await asyncio.gather(*(fail(client, "token") for client in clients))
         assert time.monotonic() - begin < 2 * TIMEOUT_SECONDS + SLACK_SECONDS
     assert {type(error) for error in errors} == {TransientError}
+
+
+@pytest.mark.parametrize("operation", ["create", "list"])
+async def test_what_is_kept_of_a_hook_can_be_shown(server: HostileServer, operation: str) -> None:
+    server.answer = with_hook(
+        lifecycle_hook_type="INSTANCE_LAUNCHING\u200b",
+        default_result="\x1b[31mABANDON",
+        notification_topic_urn="urn:" + "x" * 10_000,
+        notification_topic_name="one\nline\u202e",
+        notification_metadata="two\nlines" + "!" * 600,
+        create_time="2019\0-03",
+    )
+    async with connect(server.url) as client:
+        hook: Any = await CALLS[operation](client)
+    assert hook.lifecycle_hook_type == "INSTANCE_LAUNCHING\ufffd"
+    assert hook.default_result == "\ufffd[31mABANDON"
+    assert hook.notification_topic_urn == "urn:" + "x" * 507 + "…"
+    assert hook.notification_topic_name == "one line\ufffd"
+    assert hook.notification_metadata == "two lines" + "!" * 502 + "…"
+    assert hook.create_time == "2019\ufffd-03"
+
+
+async def test_metadata_that_a_spec_may_ask_for_stays_as_it_is(server: HostileServer) -> None:
+    metadata = "two\nlines\u200d" + "!" * 246
+    server.answer = with_hook(notification_metadata=metadata)
+    async with connect(server.url) as client:
+        hook: Any = await list_hook(client)
+    assert hook.notification_metadata == metadata
+
+
+async def test_a_name_is_not_taken_for_another_because_it_looks_like_it(server: HostileServer) -> None:
+    server.answer = with_hook(lifecycle_hook_name="hook\u200b")
+    async with connect(server.url) as client:
+        assert await list_hook(client) is None
+        error = await fail(client, "create")
+    assert error is not None
+    assert (error.reason, error.outcome_unknown) == ("UnexpectedResponse", True)
+
+
+async def test_what_iam_calls_a_project_is_one_line_of_the_log(
+    server: HostileServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.project_name = "eu-de_web\nERROR\u202e\x1b[31m" + "x" * 1000
+    async with connect(server.url) as client:
+        await client.get_project_id()
+    (line,) = (each for each in caplog.messages if "Logged in" in each)
+    assert line.startswith("Logged in to project eu-de_web ERROR\ufffd[31mxxx")
+    assert line.isprintable()
+    assert len(line) < 400
+
+
+async def test_codes_that_are_made_up_are_one_in_the_metrics(server: HostileServer) -> None:
+    async with connect(server.url) as client:
+        for number in range(3):
+            body = {"error": {"code": f"AS.{number}", "message": "no"}}
+            server.answer = answers(response(body, status="444 No"))
+            error = await fail(client, "list")
+            assert error is not None
+            assert error.code == f"AS.{number}"
+    series = {"operation": "list", "code": "444"}
+    assert REGISTRY.get_sample_value("lifecyclehook_as_requests_total", {**series, "error_code": "other"}) == 3
+    assert REGISTRY.get_sample_value("lifecyclehook_as_requests_total", {**series, "error_code": "AS.0"}) is None

@@ -1,6 +1,7 @@
 """How failures are classed: the tables of the API reference, written down again as section 3 of the design has them."""
 
 import time
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -221,8 +222,8 @@ def test_an_error_shows_its_message_and_keeps_the_details() -> None:
         ("<STYLE>\n.x{}\n</STYLE>yes", "yes"),
         ("<header>yes</header>", "yes"),
         ("cut off <in the middle of a tag", "cut off <in the middle of a tag"),
-        ("\x00\x1b[31mred\x7f", "[31mred"),
-        ("right\u202eleft\u200bnext\u2028line", "right left next line"),
+        ("\x00\x1b[31mred\x7f", "\ufffd[31mred\ufffd"),
+        ("right\u202eleft\u200bnext\u2028line", "right\ufffdleft\ufffdnext line"),
         ("größer", "größer"),
         ("x" * 256, "x" * 256),
         ("x" * 257, "x" * 255 + "…"),
@@ -232,12 +233,23 @@ def test_foreign_text_is_made_fit_for_a_status(text: str, cleaned: str) -> None:
     assert sanitize(text) == cleaned
 
 
-@given(text=st.text(), limit=st.integers(1, 50))
-def test_clean_text_is_one_printable_line_within_its_limit(text: str, limit: int) -> None:
+INVISIBLE = (
+    "\0\x1b\x7f\x85\xad\u034f\u061c\u115f\u180e\u200b\u200d\u200f\u2028\u202e\u2060\u2066\u3164\ufe0f\ufeff"
+    "\U000e0041\U000e0100"
+)
+
+
+@given(text=st.text(st.characters() | st.sampled_from(f"{INVISIBLE}<>\r\n\t")), limit=st.integers(1, 50))
+def test_clean_text_is_one_line_of_visible_characters_within_its_limit(text: str, limit: int) -> None:
     cleaned = sanitize(text, limit)
     assert len(cleaned) <= limit
     assert cleaned.isprintable()
+    assert set(cleaned).isdisjoint(INVISIBLE)
+    assert {unicodedata.category(character) for character in cleaned}.isdisjoint(
+        {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+    )
     assert cleaned == cleaned.strip()
+    assert sanitize(cleaned, limit) == cleaned
 
 
 @pytest.mark.parametrize("text", ["<head " * 6_000, "<script>" * 4_000, "<" * 40_000])

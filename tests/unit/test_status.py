@@ -325,6 +325,14 @@ def test_a_hook_that_vanished_and_is_only_reported_is_shown_as_it_last_was() -> 
     assert follow(SYNCED, VANISHED).lifecycle_hook == SYNCED.hook
 
 
+def test_metadata_that_is_not_as_the_spec_has_it_is_shown_as_foreign_text() -> None:
+    metadata = "two\nlines\x1b[31m"
+    assert (hook := follow(SYNCED, Drifted(make_hook(notification_metadata=metadata), "changed")).lifecycle_hook)
+    assert hook.notification_metadata == "two lines\ufffd[31m"
+    assert (hook := follow(replace(SYNCED, hook=make_hook(notification_metadata=metadata))).lifecycle_hook)
+    assert hook.notification_metadata == metadata
+
+
 def test_a_drift_correction_is_reported_until_the_next_change_or_failure() -> None:
     def message(status: LifecycleHookStatus) -> str:
         ready = status.condition("Ready")

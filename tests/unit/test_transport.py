@@ -47,7 +47,7 @@ TRANSPORT_ERRORS: dict[type[httpx.RequestError], bool] = {
 
 def answer(status: int, body: Any = None, **headers: str) -> CallError:
     """Return the error that an answer with this body means: JSON, text or bytes."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {name.replace("_", "-"): value.encode() for name, value in headers.items()}
     content = {"content": body} if isinstance(body, (str, bytes)) else {"json": body} if body is not None else {}
     return error_from_response(
         httpx.Response(status, headers=named, request=httpx.Request("POST", URL), **content), "create"
@@ -131,7 +131,7 @@ async def test_a_fault_of_ours_is_not_taken_for_one_of_the_cloud() -> None:
         pytest.param("no healthy upstream", "", "no healthy upstream", id="text"),
         pytest.param("", "", "Bad Gateway", id="empty"),
         pytest.param(" \n", "", "Bad Gateway", id="blank"),
-        pytest.param(b"\xff\xfe\x00", "", "\ufffd\ufffd", id="not-UTF-8"),
+        pytest.param(b"\xff\xfe\x00", "", "\ufffd", id="not-UTF-8"),
         pytest.param('{"error": ', "", '{"error":', id="cut-off"),
         pytest.param(["a", "list"], "", '["a","list"]', id="JSON-list"),
         pytest.param('"text"', "", '"text"', id="JSON-string"),
@@ -142,7 +142,12 @@ async def test_a_fault_of_ours_is_not_taken_for_one_of_the_cloud() -> None:
         pytest.param({"error": {"code": "AS.0001"}}, "AS.0001", '{"error":{"code":"AS.0001"}}', id="no-message"),
         pytest.param({"error": {"message": "no code"}}, "", "no code", id="no-code"),
         pytest.param({"error": {"code": None, "message": "null"}}, "", "null", id="code-is-null"),
-        pytest.param({"error": {"code": ["AS"], "message": {"en": "x"}}}, "", "{'en': 'x'}", id="odd-types"),
+        pytest.param(
+            {"error": {"code": ["AS"], "message": {"en": "x"}}},
+            "",
+            '{"error":{"code":["AS"],"message":{"en":"x"}}}',
+            id="odd-types",
+        ),
     ],
 )
 def test_code_and_message_are_found_in_any_body(body: Any, code: str, message: str) -> None:
@@ -150,8 +155,16 @@ def test_code_and_message_are_found_in_any_body(body: Any, code: str, message: s
     assert (error.http_status, error.code, error.message) == (502, code, message)
 
 
+def test_the_phrase_of_a_status_is_cleaned_and_cut() -> None:
+    phrase = b"\x1b[31mNo\tway" + b"!" * 1000
+    response = httpx.Response(502, request=httpx.Request("POST", URL), extensions={"reason_phrase": phrase})
+    error = error_from_response(response, "create")
+    assert error.message.startswith("\ufffd[31mNo way!!!")
+    assert len(error.message) == 256
+
+
 def test_an_answer_with_neither_body_nor_a_known_phrase_still_says_something() -> None:
-    assert answer(599, "").message == "an empty answer"
+    assert answer(599, "").message == "empty response"
 
 
 @pytest.mark.parametrize("body", ["<p>" + "x" * 10_000, {"error": {"code": "A" * 10_000, "message": "x" * 10_000}}])
@@ -183,6 +196,10 @@ def test_a_deeply_nested_body_is_an_error_like_any_other() -> None:
         ({}, AS_BODY, ""),
         ({}, HTML_BODY, ""),
         ({}, "", ""),
+        ({"X-Request-Id": "r\u200b-<b>1"}, AS_BODY, "r\ufffd- 1"),
+        ({"X-Request-Id": "r" * 65}, AS_BODY, "r" * 63 + "…"),
+        ({}, {**AS_BODY, "request_id": "r\n1"}, "r 1"),
+        ({}, {**AS_BODY, "request_id": ["r"]}, ""),
     ],
 )
 def test_the_request_id_is_that_of_a_header_or_else_of_the_body(

@@ -1,6 +1,5 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0907), for one project."""
 
-import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,10 +15,12 @@ from lifecyclehook_operator.cloud.auth import AccessKeyAuth, LoginLimits, TokenA
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.endpoints import Endpoint
 from lifecyclehook_operator.cloud.errors import (
+    AS_CODES,
     CALLBACK,
     LIST_SUSPENSIONS,
     CallError,
     error_from_response,
+    read_json,
     sanitize,
     undocumented,
 )
@@ -33,6 +34,11 @@ _HOOKS, _INSTANCES = "scaling_lifecycle_hook", "scaling_instance_hook"
 #: The longest body that is read: of five hooks a group, each several times as long as its fields can be, and of all 300
 #: instances of a group, suspended by each of them. What a body becomes as objects takes up to 25 times the memory.
 _LIMIT_BYTES = {_HOOKS: 5 * 16 * 1024, _INSTANCES: 512 * 1024}
+#: Longer than a field of a hook can be; and how long its metadata can be.
+_FIELD_CHARACTERS = 512
+_METADATA_CHARACTERS = 256
+#: The largest number that a status can hold.
+_INT64_MAX = 2**63 - 1
 #: By these an answer is known for an error, or for a single hook.
 _NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
@@ -52,7 +58,7 @@ class Listing:
         """
         names = [_read_name(entry) for entry in self.entries]
         if hook_name in names:
-            return _parse_hook("list", self.response, json.dumps(self.entries[names.index(hook_name)]))
+            return _read_hook("list", self.response, self.entries[names.index(hook_name)], hook_name)
         if None in names:
             raise undocumented(
                 "list", self.response, "a hook of the group has no name that can be read, and may be this one"
@@ -129,7 +135,8 @@ class AutoScalingClient:
         body = {"lifecycle_hook_name": hook_name, **fields}
         if not body["notification_metadata"]:
             del body["notification_metadata"]
-        return _read_hook("create", await self._call("create", "POST", group_id, body), hook_name)
+        response = await self._call("create", "POST", group_id, body)
+        return _read_hook("create", response, read_json("create", response), hook_name)
 
     async def list_hooks(self, group_id: str, *, not_before: float) -> Listing:
         """Return all hooks of a group (as_06_0902), as they were at `not_before` (of time.monotonic) or later.
@@ -145,7 +152,8 @@ class AutoScalingClient:
     async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
         """Change these fields of a hook, leave the others, and return it as AS answers it (as_06_0904)."""
         path = f"{group_id}/{hook_name}"
-        return _read_hook("modify", await self._call("modify", "PUT", path, changes), hook_name)
+        response = await self._call("modify", "PUT", path, changes)
+        return _read_hook("modify", response, read_json("modify", response), hook_name)
 
     async def delete_hook(self, group_id: str, hook_name: str) -> None:
         """Delete a hook (as_06_0905)."""
@@ -203,35 +211,45 @@ class AutoScalingClient:
                 for shared in (self._listings, self._suspensions):
                     shared.forget(path.partition("/")[0])
         failure = None if response.is_success else error_from_response(response, operation)
-        AS_REQUESTS.labels(operation, response.status_code, failure.code if failure else "").inc()
+        AS_REQUESTS.labels(operation, response.status_code, _label(failure.code) if failure else "").inc()
         if failure is not None:
             raise failure
         return response
 
 
-def _read_hook(operation: str, response: httpx.Response, hook_name: str) -> Hook:
-    """Return the hook that an answer is about; one of another name is not to be taken for the one that was named."""
-    hook = _parse_hook(operation, response, response.content)
-    if hook.lifecycle_hook_name != hook_name:
-        other = sanitize(hook.lifecycle_hook_name, 64)
-        raise undocumented(operation, response, f"the body is about a hook named {other!r}, not {hook_name!r}")
-    return hook
+def _label(code: str) -> str:
+    """Return a code as the metrics name it: they would keep any number of made-up ones."""
+    return code if code in AS_CODES or not code else "other"
 
 
-def _parse_hook(operation: str, response: httpx.Response, content: str | bytes) -> Hook:
+def _read_hook(operation: str, response: httpx.Response, content: object, hook_name: str) -> Hook:
+    """Return the hook that a response is about, with texts that can be shown.
+
+    One of another name is not to be taken for the one that was named.
+    """
     try:
-        return Hook.model_validate_json(content)
+        hook = Hook.model_validate(content, strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"]))
         raise undocumented(operation, response, f"{where or 'body'}: {problem['msg']}") from error
+    texts = {name: value for name, value in hook if isinstance(value, str)}
+    try:
+        "".join(texts.values()).encode()
+    except UnicodeEncodeError as error:  # a text may end in one half of a surrogate pair where it was cut
+        raise undocumented(operation, response, "a text contains an invalid Unicode character") from error
+    if hook.lifecycle_hook_name != hook_name:
+        other = sanitize(hook.lifecycle_hook_name, 64)
+        raise undocumented(operation, response, f"the body is about a hook named {other!r}, not {hook_name!r}")
+    if not 0 <= hook.default_timeout <= _INT64_MAX:
+        raise undocumented(operation, response, "defaultTimeout: out of range")
+    if len(hook.notification_metadata) <= _METADATA_CHARACTERS:
+        del texts["notification_metadata"]  # it is compared with that of a spec, which may have any characters
+    return hook.model_copy(update={name: sanitize(text, _FIELD_CHARACTERS) for name, text in texts.items()})
 
 
 def _read_list(response: httpx.Response) -> Listing:
-    try:
-        body: Any = response.json()  # unlike pydantic, takes the half character that a text may end in where it was cut
-    except (ValueError, RecursionError) as error:
-        raise undocumented("list", response, "the body is not JSON") from error
+    body = read_json("list", response)
     entries = body.get("lifecycle_hooks") if isinstance(body, dict) else None
     # An empty list may be left out; but who takes something else for it takes hooks for gone.
     if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):

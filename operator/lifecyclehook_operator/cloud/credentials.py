@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+#: As long as a host can be.
+_NAME_CHARACTERS = 253
 _LABEL = "[a-z0-9_-]{1,63}"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
 #: No host in Punycode: httpx decodes it, which may fail.
@@ -56,7 +58,7 @@ def check_name(value: str) -> str:
 
     Raises ValueError, with a message that does not show it.
     """
-    if not _NAME.fullmatch(value):
+    if len(value) > _NAME_CHARACTERS or not _NAME.fullmatch(value):
         raise ValueError("may hold only letters, digits, - and _, at most 63 of them, and single dots in between")
     return value
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 
 from lifecyclehook_operator.cloud.credentials import Credentials, check_address, check_name
-from lifecyclehook_operator.cloud.errors import CredentialsError, Reason
+from lifecyclehook_operator.cloud.errors import CredentialsError, Reason, sanitize
 
 _AS_ROOT = "/autoscaling-api"
 _AS_PATH = f"{_AS_ROOT}/v1"
@@ -55,7 +55,7 @@ Services = Annotated[list[_Service], _drop_malformed(_Service)]
 
 class Project(BaseModel):
     id: Annotated[str, AfterValidator(check_name)]
-    name: str
+    name: Annotated[str, AfterValidator(sanitize)]
 
 
 @dataclass(frozen=True)

@@ -245,15 +245,29 @@ def find_missing_right(operation: str, code: str, message: str) -> str:
 
 #: How much of a foreign text is looked at: it may be long, and made to be slow to look at.
 _CLEANED_CHARACTERS = 2048
+#: What is printable to Python but shows nothing (Default_Ignorable_Code_Point of Unicode).
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | {
+    *map(chr, range(0xFE00, 0xFE10)),
+    *map(chr, range(0xE0100, 0xE01F0)),
+}
 
 
 def sanitize(text: str, limit: int = 256) -> str:
-    """Return foreign text fit for a status: tags and control characters removed, cut to `limit` characters."""
-    text = text[:_CLEANED_CHARACTERS]
-    without_tags = re.sub(r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    printable = "".join(character if character.isprintable() else " " for character in without_tags)
-    words = " ".join(printable.split())
+    """Return foreign text fit for a status, an Event or a log line: one line of at most `limit` visible characters.
+
+    Tags are removed, and � is put in place of control, bidirectional, zero-width and other invisible characters.
+    """
+    without_tags = re.sub(
+        r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text[:_CLEANED_CHARACTERS], flags=re.DOTALL | re.IGNORECASE
+    )
+    words = " ".join(re.sub("�+", "�", "".join(map(_show, without_tags))).split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+def _show(character: str) -> str:
+    if character.isspace():
+        return " "
+    return character if character.isprintable() and character not in _INVISIBLE else "�"
 
 
 #: The longest wait that a Retry-After is granted: a gateway that is out of order must not stop a hook for long.
@@ -316,7 +330,7 @@ def error_from_response(response: httpx.Response, operation: str) -> CallError:
     class_, reason = classify(response.status_code, code, operation)
     return class_(
         reason,
-        message or response.reason_phrase or "an empty answer",
+        message or sanitize(response.reason_phrase) or "empty response",
         operation=operation,
         http_status=response.status_code,
         code=code,
@@ -343,9 +357,18 @@ def _read_request_id(response: httpx.Response) -> str:
     return sanitize(found, 64)
 
 
+def read_json(operation: str, response: httpx.Response) -> Any:  # noqa: ANN401
+    """Return what the body of a successful response is as JSON. Raises TransientError if it is none."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise undocumented(operation, response, "the body is not JSON") from error
+
+
 def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
     """Return code, message and request ID, each empty if the body has none."""
-    text = response.content.decode(errors="replace")  # `text` of httpx raises at some charsets that an answer may claim
+    # `text` of httpx raises at some charsets that a response may claim.
+    text = response.content.decode(errors="replace")
     try:
         body: Any = response.json()
     except (ValueError, RecursionError):
@@ -356,11 +379,15 @@ def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
         code, message = inner.get("code"), inner.get("message")
     else:
         code, message = body.get("error_code"), body.get("error_msg")
-    return (
-        sanitize(code, 64) if isinstance(code, str) else "",  # IAM's code is but the HTTP status again
-        sanitize(str(message or text)),
-        sanitize(str(body.get("request_id") or ""), 64),
+    return (  # IAM's code is but the HTTP status again, and no text
+        _read_text(code, 64),
+        _read_text(message) or sanitize(text),
+        _read_text(body.get("request_id"), 64),
     )
+
+
+def _read_text(value: object, limit: int = 256) -> str:
+    return sanitize(value, limit) if isinstance(value, str) else ""
 
 
 def _read_retry_after(response: httpx.Response) -> float | None:

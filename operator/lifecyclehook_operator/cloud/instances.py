@@ -8,12 +8,13 @@ from typing import Annotated, Any, Self
 import httpx
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lifecyclehook_operator.cloud.errors import LIST_SUSPENSIONS, undocumented
+from lifecyclehook_operator.cloud.errors import LIST_SUSPENSIONS, read_json, sanitize, undocumented
 
 #: By these an answer is known for an error.
 _NO_LIST = frozenset({"error", "error_code"})
 
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
+_ShownText = Annotated[_Text, AfterValidator(sanitize)]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -28,8 +29,8 @@ class Suspension(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    instance_id: _Text
-    lifecycle_hook_name: _Text
+    instance_id: _ShownText
+    lifecycle_hook_name: _ShownText
     #: Who knows it can end the suspension: it is shown to nobody who may not.
     lifecycle_action_key: _Text = Field(repr=False)
     default_result: str = Field(max_length=64)
@@ -54,10 +55,7 @@ class Suspensions:
     @classmethod
     def from_response(cls, response: httpx.Response) -> Self:
         """Read the answer of the list call. Raises TransientError if it isn't the documented one."""
-        try:
-            body: Any = response.json()
-        except (ValueError, RecursionError) as error:
-            raise undocumented(LIST_SUSPENSIONS, response, "the body is not JSON") from error
+        body = read_json(LIST_SUSPENSIONS, response)
         entries = body.get("instance_hanging_info") if isinstance(body, dict) else None
         if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
             entries = []  # of nothing it may be left out

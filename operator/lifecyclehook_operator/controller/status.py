@@ -110,7 +110,7 @@ def next_status(
             update={
                 "observed_generation": generation,
                 "conditions": (condition("Ready", "False", Reason.DRIFTED, outcome.message),),
-                "lifecycle_hook": outcome.hook or previous.lifecycle_hook,
+                "lifecycle_hook": _clean(outcome.hook) if outcome.hook else previous.lifecycle_hook,
                 "error": None,
             }
         )
@@ -240,6 +240,11 @@ def describe_changes(old: Hook | LifecycleHookSpec, new: Hook | LifecycleHookSpe
         for name in before
         if before[name] != after[name]
     )
+
+
+def _clean(hook: Hook) -> Hook:
+    """Return a hook that is not as its spec says as a status shows it: its metadata is foreign text."""
+    return hook.model_copy(update={"notification_metadata": sanitize(hook.notification_metadata)})
 
 
 def _show(value: object) -> str:
