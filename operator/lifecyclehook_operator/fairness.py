@@ -39,7 +39,7 @@ class FairLimit:
                 self._grant()
 
     def _grant(self) -> None:
-        while tenant := next((each for each in self._waiting if self._held[each] < self._free), ""):
+        while (tenant := next((each for each in self._waiting if self._held[each] < self._free), None)) is not None:
             queue = self._waiting.pop(tenant)
             queue.popleft().set_result(None)
             if queue:

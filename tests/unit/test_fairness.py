@@ -115,3 +115,12 @@ async def test_a_limit_of_one_serves_one_at_a_time() -> None:
         all_.come("a", 3)
         await settle()
         assert all_.holding == ["a"]
+
+
+@pytest.mark.anyio
+async def test_a_tenant_without_a_name_gets_its_turn_and_stops_nobody() -> None:
+    async with crowd(4) as made:
+        made.come("")
+        made.come("a")
+        await settle()
+        assert made.holding == ["", "a"]
