@@ -51,7 +51,7 @@ class Shared(Generic[T]):
             asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._expire, key, self._answers.get(key))
 
     def _expire(self, key: str, answer: object) -> None:
-        if self._answers.get(key) is answer:
+        if answer is not None and self._answers.get(key) is answer:
             del self._answers[key]
 
 
