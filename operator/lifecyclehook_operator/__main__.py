@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
-from lifecyclehook_operator.api.crd import build_crd
+from lifecyclehook_operator.api.crd import build_crds
 from lifecyclehook_operator.settings import Settings
 
 DISTRIBUTION = "lifecyclehook-operator"
@@ -23,16 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n"
         "  run   run the operator; see run --help for its options\n"
-        "  crd   print the CustomResourceDefinition\n",
+        "  crd   print the CustomResourceDefinitions, or the one whose plural is named\n",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(DISTRIBUTION)}")
     parser.add_argument("command", choices=("run", "crd"), metavar="run|crd", help="the command")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="the options of run")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="the options of run, the plural for crd")
     parsed = parser.parse_args(arguments)
     if parsed.command == "crd":
-        if parsed.options:
-            parser.error(f"crd takes no options: {' '.join(parsed.options)}")
-        yaml.safe_dump(build_crd(), sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+        crds = build_crds()
+        if unknown := set(parsed.options) - set(crds):
+            parser.error(f"crd takes {' or '.join(crds)}, not {' '.join(sorted(unknown))}")
+        wanted = [crds[plural] for plural in parsed.options or crds]
+        yaml.safe_dump_all(wanted, sys.stdout, sort_keys=False, width=120, allow_unicode=True)
         return 0
     try:
         options = CliApp.run(Settings, cli_args=parsed.options)

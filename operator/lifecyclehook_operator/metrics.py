@@ -2,6 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from importlib.metadata import version
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
@@ -38,15 +39,19 @@ RECONCILE_DURATION = Histogram(
     "Duration of reconciliations, in seconds.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-WORKQUEUE_DEPTH = Gauge("lifecyclehook_workqueue_depth", "Objects that are due and waiting for a worker.")
+WORKQUEUE_DEPTH = Gauge(
+    "lifecyclehook_workqueue_depth", "Objects that are due and waiting for a worker, by work queue.", ["name"]
+)
 WORKQUEUE_DURATION = Histogram(
     "lifecyclehook_workqueue_queue_duration_seconds",
     "Time that objects were waiting for a worker after they were due, in seconds.",
+    ["name"],
     buckets=(0.001, 0.01, 0.1, 1, 10, 60, 600),
 )
 WORKQUEUE_RETRIES = Counter(
     "lifecyclehook_workqueue_retries",
     "Objects that were requeued after an error of the API server or an internal error.",
+    ["name"],
 )
 ACTIVE_WORKERS = Gauge(
     "lifecyclehook_active_workers", "Reconciliations in progress, including those that are waiting for a slot."
@@ -83,6 +88,27 @@ class _ResourcesCollector(Collector):
         for labels, number in Tally(map(_labels, self._resources())).items():
             family.add_metric(labels, number)
         yield family
+        yield from self._collect_suspensions()
+
+    def _collect_suspensions(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["namespace", "name"]
+        numbers = GaugeMetricFamily(
+            "lifecyclehook_suspended_instances", "Instances that a watched LifecycleHook suspends.", labels=labels
+        )
+        deadlines = GaugeMetricFamily(
+            "lifecyclehook_suspension_deadline_timestamp_seconds",
+            "When the next of them times out, as a Unix timestamp; absent if there are none.",
+            labels=labels,
+        )
+        for resource in self._resources():
+            if (suspended := resource.status.suspended_instances) is None:
+                continue
+            names = (resource.namespace, resource.name)
+            numbers.add_metric(names, suspended.count)
+            if suspended.items:
+                deadlines.add_metric(names, datetime.fromisoformat(suspended.items[0].timeout).timestamp())
+        yield numbers
+        yield deadlines
 
 
 def _labels(resource: LifecycleHook) -> tuple[str, str, str]:

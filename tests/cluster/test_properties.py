@@ -152,6 +152,7 @@ GOOD_SPECS = st.fixed_dictionaries(
         "credentialsRef": REFERENCES,
         "deletionPolicy": st.sampled_from(["Delete", "Retain"]),
         "adoptionPolicy": st.sampled_from(["Identical", "Always", "Never"]),
+        "suspensionPolicy": st.sampled_from(["Ignore", "Watch"]),
         "driftPolicy": st.sampled_from(["Repair", "Report"]),
     },
 )

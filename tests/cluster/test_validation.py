@@ -19,6 +19,7 @@ DEFAULTS = {
     "deletionPolicy": "Delete",
     "adoptionPolicy": "Identical",
     "driftPolicy": "Repair",
+    "suspensionPolicy": "Ignore",
 }
 
 
@@ -83,6 +84,7 @@ def words(text: str) -> str:
         *(("notificationMetadata", f"a{character}b", "should match '^[^<>&'()]*$'") for character in "<>&'()"),
         ("deletionPolicy", "Keep", 'supported values: "Delete", "Retain"'),
         ("adoptionPolicy", "Yes", 'supported values: "Identical", "Always", "Never"'),
+        ("suspensionPolicy", "Repair", 'supported values: "Ignore", "Watch"'),
         ("driftPolicy", "Ignore", 'supported values: "Repair", "Report"'),
         ("credentialsRef.secretName", "", "should be at least 1 chars long"),
         ("credentialsRef.secretName", None, "Required value"),
@@ -136,6 +138,7 @@ def test_an_unknown_field_is_refused_by_its_name(workspace: Workspace) -> None:
         ("deletionPolicy", "Retain"),
         ("adoptionPolicy", "Never"),
         ("driftPolicy", "Report"),
+        ("suspensionPolicy", "Watch"),
         ("credentialsRef", {"secretName": "otc.prod-1", "cloudName": "Prod 1"}),
     ],
 )
@@ -196,6 +199,7 @@ def test_everything_else_can_be_changed(workspace: Workspace) -> None:
         "deletionPolicy": "Retain",
         "adoptionPolicy": "Always",
         "driftPolicy": "Report",
+        "suspensionPolicy": "Watch",
     }
     assert dry_run(workspace, **changes) == {**workspace.spec(), **changes}
 
@@ -253,6 +257,8 @@ def test_explain_lists_the_spec_with_what_is_required_and_what_is_allowed(cluste
         "notificationMetadata <string>",
         "notificationTopicUrn <string> -required-",
         "scalingGroupId <string> -required-",
+        "suspensionPolicy <string>",
+        "enum: Ignore, Watch",
     ]
 
 
@@ -275,11 +281,13 @@ def test_explain_teaches_units_and_rules(cluster: ControlPlane, field: str, teac
 
 def test_columns_and_names(workspace: Workspace) -> None:
     kubectl = workspace.cluster.kubectl
-    names = kubectl("api-resources", "--api-group=as.otc.t-systems.com", "-o", "wide").stdout.splitlines()[1].split()
-    assert names[:5] == ["lifecyclehooks", "lch,lchook", API_VERSION, "true", "LifecycleHook"]
-    assert names[-1] == "otc"
+    served = kubectl("api-resources", "--api-group=as.otc.t-systems.com", "-o", "wide").stdout.splitlines()[1:]
+    callbacks, hooks = (line.split() for line in sorted(served))
+    assert hooks[:5] == ["lifecyclehooks", "lch,lchook", API_VERSION, "true", "LifecycleHook"]
+    assert callbacks[:5] == ["lifecyclecallbacks", "lcb,lcallback", API_VERSION, "true", "LifecycleCallback"]
+    assert hooks[-1] == callbacks[-1] == "otc"
     workspace.apply(manifest(workspace, defaultTimeout=90))
-    columns = ["NAME", "GROUP", "HOOK", "TYPE", "TIMEOUT", "READY", "REASON", "AGE"]
+    columns = ["NAME", "GROUP", "HOOK", "TYPE", "TIMEOUT", "READY", "REASON", "SUSPENDED", "AGE"]
     for resource in ("lifecyclehook", "lch", "lchook", "otc"):
         heading, row = kubectl("get", resource, "-n", workspace.namespace).stdout.splitlines()
         assert heading.split() == columns

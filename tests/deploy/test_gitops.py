@@ -94,6 +94,7 @@ MANIFESTS: dict[str, dict[str, Any]] = {
         "deletionPolicy": "Delete",
         "adoptionPolicy": "Identical",
         "driftPolicy": "Repair",
+        "suspensionPolicy": "Ignore",
     },
     "no credentials, explicitly": {"credentialsRef": None},
     "null wherever nothing must be said": dict.fromkeys(OPTIONAL_FIELDS),

@@ -62,7 +62,8 @@ def install(control_plane: ControlPlane, base: Path = DEPLOY / "base") -> str:
     rendered = yaml.safe_load_all(control_plane.kubectl("kustomize", base).stdout)
     objects = [each for each in rendered if each["kind"] != "Deployment"]
     applied = control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(objects)).stdout
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    crds = [f"crd/{plural}.as.otc.t-systems.com" for plural in ("lifecyclehooks", "lifecyclecallbacks")]
+    control_plane.kubectl("wait", "--for=condition=Established", *crds, "--timeout=30s")
     # For up to a second more the API server answers 429; kubectl waits it out, other clients may not.
     control_plane.kubectl("get", "lifecyclehooks", "--all-namespaces")
     return applied

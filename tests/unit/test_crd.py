@@ -6,13 +6,24 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from lifecyclehook_operator.api.crd import build_crd
+from lifecyclehook_operator.api.callback import LifecycleCallbackSpec, LifecycleCallbackStatus
+from lifecyclehook_operator.api.crd import build_crds
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHookSpec, LifecycleHookStatus
 
-FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
-CRD = build_crd()
-(VERSION,) = CRD["spec"]["versions"]
+CRDS = Path(__file__).parents[2] / "crds"
+BUILT = build_crds()
+CRD = BUILT["lifecyclehooks"]
+
+
+def version(crd: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the only version of a CRD."""
+    (version,) = crd["spec"]["versions"]
+    return dict(version)
+
+
+VERSION = version(CRD)
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]
 #: What structural schemas have, of it what ours may need.
 KEYWORDS = {
@@ -33,15 +44,20 @@ def walk(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
         yield from walk(schema["items"], f"{path}[]")
 
 
-NODES = dict(walk(SCHEMA, "LifecycleHook"))
+NODES = {
+    path: schema
+    for crd in BUILT.values()
+    for path, schema in walk(version(crd)["schema"]["openAPIV3Schema"], crd["spec"]["names"]["kind"])
+}
 
 
 def node(path: str) -> Schema:
     return NODES[f"LifecycleHook.{path}"]
 
 
-def test_the_file_is_what_the_model_says() -> None:
-    assert yaml.safe_load(FILE.read_text()) == CRD, "run make generate"
+@pytest.mark.parametrize("plural", BUILT)
+def test_the_file_is_what_the_model_says(plural: str) -> None:
+    assert yaml.safe_load((CRDS / f"{plural}.yaml").read_text()) == BUILT[plural], "run make generate"
 
 
 @pytest.mark.parametrize("path", [path for path in NODES if path.count(".")])
@@ -54,7 +70,7 @@ def test_every_field_is_explained(path: str) -> None:
 def test_every_schema_is_structural(path: str) -> None:
     schema = NODES[path]
     assert schema.keys() <= KEYWORDS
-    assert schema["type"] in ("object", "array", "string", "integer")
+    assert schema["type"] in ("object", "array", "string", "integer", "boolean")
     assert ("items" in schema) == (schema["type"] == "array")
     assert set(schema.get("required", ())) <= set(schema.get("properties", {}))
 
@@ -96,6 +112,7 @@ def test_the_keys_of_a_list_are_required_in_its_items(path: str) -> None:
         ("notificationMetadata", {"maxLength": 256, "pattern": "^[^<>&'()]*$"}),
         ("deletionPolicy", {"enum": ["Delete", "Retain"], "default": "Delete"}),
         ("adoptionPolicy", {"enum": ["Identical", "Always", "Never"], "default": "Identical"}),
+        ("suspensionPolicy", {"enum": ["Ignore", "Watch"], "default": "Ignore"}),
         ("driftPolicy", {"enum": ["Repair", "Report"], "default": "Repair"}),
         ("credentialsRef", {"nullable": True, "required": ["secretName"]}),
         ("credentialsRef.cloudName", {"default": "otc"}),
@@ -121,10 +138,16 @@ def test_all_eight_fields_of_the_answer_have_a_place_in_the_status() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "model"), [("spec", LifecycleHookSpec), ("status", LifecycleHookStatus)], ids=["spec", "status"]
+    ("path", "model"),
+    [
+        ("LifecycleHook.spec", LifecycleHookSpec),
+        ("LifecycleHook.status", LifecycleHookStatus),
+        ("LifecycleCallback.spec", LifecycleCallbackSpec),
+        ("LifecycleCallback.status", LifecycleCallbackStatus),
+    ],
 )
-def test_the_schema_has_every_field_of_the_model(part: str, model: type) -> None:
-    assert set(node(part)["properties"]) == {field.alias for field in model.model_fields.values()}
+def test_the_schema_has_every_field_of_the_model(path: str, model: type[BaseModel]) -> None:
+    assert set(NODES[path]["properties"]) == {field.alias for field in model.model_fields.values()}
 
 
 def test_the_names_are_those_of_the_design() -> None:
@@ -136,12 +159,26 @@ def test_the_names_are_those_of_the_design() -> None:
     assert VERSION["subresources"] == {"status": {}}
 
 
-def test_the_printer_columns_lead_to_fields_that_exist() -> None:
-    columns = {column["name"]: column["jsonPath"].lstrip(".") for column in VERSION["additionalPrinterColumns"]}
-    assert [*columns][:6] == ["Group", "Hook", "Type", "Timeout", "Ready", "Reason"]
+@pytest.mark.parametrize(
+    ("plural", "names"),
+    [
+        ("lifecyclehooks", ["Group", "Hook", "Type", "Timeout", "Ready", "Reason", "Suspended"]),
+        ("lifecyclecallbacks", ["Hook", "Instance", "Result", "Complete", "Reason"]),
+    ],
+)
+def test_the_printer_columns_lead_to_fields_that_exist(plural: str, names: list[str]) -> None:
+    crd = BUILT[plural]
+    columns = {column["name"]: column["jsonPath"].lstrip(".") for column in version(crd)["additionalPrinterColumns"]}
+    assert [*columns][: len(names)] == names
     for path in columns.values():
         top, _, _ = path.partition("[")
-        assert path.startswith("metadata.") or f"LifecycleHook.{top}" in NODES
+        assert path.startswith("metadata.") or f"{crd['spec']['names']['kind']}.{top}" in NODES
+
+
+def test_a_callback_cannot_be_changed() -> None:
+    (rule,) = NODES["LifecycleCallback"]["x-kubernetes-validations"]
+    assert rule["rule"] == "self.spec == oldSelf.spec"
+    assert BUILT["lifecyclecallbacks"]["spec"]["names"]["shortNames"] == ["lcb", "lcallback"]
 
 
 def test_what_cannot_be_changed_is_held_by_transition_rules_with_messages() -> None:

@@ -10,7 +10,7 @@ from lifecyclehook_operator import manager
 from lifecyclehook_operator.__main__ import main
 from lifecyclehook_operator.settings import ENV_PREFIX, Settings
 
-CRD_FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
+CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture
@@ -126,9 +126,16 @@ def test_the_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None
     assert "crd " in text
 
 
-def test_crd_prints_what_is_in_crds(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("plural", ["lifecyclehooks", "lifecyclecallbacks"])
+def test_crd_prints_what_is_in_crds(capsys: pytest.CaptureFixture[str], plural: str) -> None:
+    assert end("crd", plural) == 0
+    assert capsys.readouterr().out == (CRDS / f"{plural}.yaml").read_text()
+
+
+def test_crd_alone_prints_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert end("crd") == 0
-    assert capsys.readouterr().out == CRD_FILE.read_text()
+    files = [(CRDS / f"{plural}.yaml").read_text() for plural in ("lifecyclehooks", "lifecyclecallbacks")]
+    assert capsys.readouterr().out == "---\n".join(files)
 
 
 def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:

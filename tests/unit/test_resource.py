@@ -32,6 +32,7 @@ GOOD = [
     ("credentialsRef", {"secretName": "a", "cloudName": None}),
     *[("deletionPolicy", value) for value in ("Delete", "Retain", None)],
     *[("adoptionPolicy", value) for value in ("Identical", "Always", "Never", None)],
+    *[("suspensionPolicy", value) for value in ("Ignore", "Watch", None)],
     *[("driftPolicy", value) for value in ("Repair", "Report", None)],
 ]
 
@@ -61,6 +62,7 @@ BAD = [
     ("notificationMetadata", 7, "string"),
     *[("deletionPolicy", value, "'Delete' or 'Retain'") for value in ("", "delete", "Orphan")],
     *[("adoptionPolicy", value, "'Identical', 'Always' or 'Never'") for value in ("", "always", "Sometimes")],
+    *[("suspensionPolicy", value, "'Ignore' or 'Watch'") for value in ("", "watch", "Repair")],
     *[("driftPolicy", value, "'Repair' or 'Report'") for value in ("", "repair", "Ignore")],
 ]
 BAD_REFERENCES = [

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecyclehook_operator.api.v1alpha1 import LifecycleHook, LifecycleHookStatus
+from lifecyclehook_operator.api.v1alpha1 import Condition, LifecycleHook, LifecycleHookStatus, SuspendedInstances
 from lifecyclehook_operator.cloud.errors import (
     CallError,
     CredentialsError,
@@ -472,3 +472,17 @@ def test_a_secret_that_is_being_deleted_is_noted_on_ready_and_by_one_event(outco
 def test_a_note_has_no_place_before_the_first_condition() -> None:
     status = LifecycleHookStatus()
     assert note_secret(make_object(status), status, is_being_deleted=True) == status
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES, ids=str)
+def test_what_is_known_of_suspended_instances_stays(outcome: Outcome) -> None:
+    known = Condition(
+        type="SuspensionsKnown", status="True", reason="Listed", message="m", last_transition_time=AT_NOON
+    )
+    before = LifecycleHookStatus(
+        conditions=(known,), suspended_instances=SuspendedInstances(count=0, truncated=False, items=())
+    )
+    after = next_status(before, outcome, 1, LATER)
+    assert after.condition("SuspensionsKnown") == known
+    assert after.suspended_instances == before.suspended_instances
+    assert after.as_object()["suspendedInstances"] == {"count": 0, "truncated": False, "items": []}

@@ -1,18 +1,18 @@
-"""The CustomResourceDefinition, generated from the models in v1alpha1."""
+"""The CustomResourceDefinitions, generated from the models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-from lifecyclehook_operator.api import v1alpha1
+from lifecyclehook_operator.api import callback, v1alpha1
 
 _DROPPED_KEYWORDS = frozenset({"title", "additionalProperties"})
 
 _EFFECTIVE_NAME = (
     "(has({0}.spec.lifecycleHookName) ? {0}.spec.lifecycleHookName : {0}.metadata.name)"  # CEL has no functions
 )
-_RULES = [
+_HOOK_RULES = [
     {
         "rule": f"has(self.spec.lifecycleHookName) || self.metadata.name.matches('{v1alpha1.HOOK_NAME_PATTERN}')",
         "message": "metadata.name is not a valid hook name (letters, digits, _ and -, at most 32 characters): "
@@ -31,33 +31,85 @@ _RULES = [
     },
 ]
 
-_PRINTER_COLUMNS = [
+_HOOK_COLUMNS = [
     ("Group", "string", ".spec.scalingGroupId", False),
     ("Hook", "string", ".status.lifecycleHook.lifecycleHookName", False),
     ("Type", "string", ".spec.lifecycleHookType", False),
     ("Timeout", "integer", ".spec.defaultTimeout", False),
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', False),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', False),
+    ("Suspended", "integer", ".status.suspendedInstances.count", False),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', True),
+    ("Age", "date", ".metadata.creationTimestamp", False),
+]
+_CALLBACK_RULES = [
+    {
+        "rule": "self.spec == oldSelf.spec",
+        "message": "a LifecycleCallback cannot be changed: create another",
+        "fieldPath": ".spec",
+    }
+]
+_CALLBACK_COLUMNS = [
+    ("Hook", "string", ".spec.lifecycleHookRef.name", False),
+    ("Instance", "string", ".spec.instanceId", False),
+    ("Result", "string", ".spec.lifecycleActionResult", False),
+    ("Complete", "string", '.status.conditions[?(@.type=="Complete")].status', False),
+    ("Reason", "string", '.status.conditions[?(@.type=="Complete")].reason', False),
+    ("Message", "string", '.status.conditions[?(@.type=="Complete")].message', True),
     ("Age", "date", ".metadata.creationTimestamp", False),
 ]
 
 
-def build_crd() -> dict[str, Any]:
-    """Return the CustomResourceDefinition of LifecycleHook, as a structural schema (apiextensions.k8s.io/v1)."""
+def build_crds() -> dict[str, dict[str, Any]]:
+    """Return the CustomResourceDefinitions by plural, as structural schemas (apiextensions.k8s.io/v1)."""
+    return {v1alpha1.PLURAL: _build_hook_crd(), callback.PLURAL: _build_callback_crd()}
+
+
+def _build_hook_crd() -> dict[str, Any]:
+    return _build_crd(
+        (v1alpha1.KIND, v1alpha1.PLURAL, ["lch", "lchook"]),
+        "A lifecycle hook of an Auto Scaling (AS) group of Open Telekom Cloud: it suspends an instance that is added "
+        "to or removed from the group, notifies a topic, and waits for a callback.",
+        (v1alpha1.LifecycleHookSpec, v1alpha1.LifecycleHookStatus),
+        columns=_HOOK_COLUMNS,
+        rules=_HOOK_RULES,
+    )
+
+
+def _build_callback_crd() -> dict[str, Any]:
+    return _build_crd(
+        (callback.KIND, callback.PLURAL, ["lcb", "lcallback"]),
+        "An action on one instance that a lifecycle hook suspends: lets it go on, terminates it, or gives it an hour "
+        "more. It is taken once, and its outcome is in the status.",
+        (callback.LifecycleCallbackSpec, callback.LifecycleCallbackStatus),
+        columns=_CALLBACK_COLUMNS,
+        rules=_CALLBACK_RULES,
+    )
+
+
+def _build_crd(
+    names: tuple[str, str, Sequence[str]],
+    description: str,
+    models: tuple[type[BaseModel], type[BaseModel]],
+    *,
+    columns: Sequence[tuple[str, str, str, bool]],
+    rules: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    kind, plural, short_names = names
+    spec, status = map(_schema, models)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{v1alpha1.PLURAL}.{v1alpha1.GROUP}"},
+        "metadata": {"name": f"{plural}.{v1alpha1.GROUP}"},
         "spec": {
             "group": v1alpha1.GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": v1alpha1.KIND,
-                "listKind": f"{v1alpha1.KIND}List",
-                "plural": v1alpha1.PLURAL,
-                "singular": v1alpha1.KIND.lower(),
-                "shortNames": ["lch", "lchook"],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": short_names,
                 "categories": ["otc"],
             },
             "versions": [
@@ -68,23 +120,21 @@ def build_crd() -> dict[str, Any]:
                     "subresources": {"status": {}},
                     "additionalPrinterColumns": [
                         {"name": name, "type": type_, "jsonPath": path} | ({"priority": 1} if is_wide else {})
-                        for name, type_, path, is_wide in _PRINTER_COLUMNS
+                        for name, type_, path, is_wide in columns
                     ],
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
-                            "description": "A lifecycle hook of an Auto Scaling (AS) group of Open Telekom Cloud: it "
-                            "suspends an instance that is added to or removed from the group, notifies a topic, and "
-                            "waits for a callback.",
+                            "description": description,
                             "required": ["spec"],
                             "properties": {
                                 "apiVersion": {"type": "string"},
                                 "kind": {"type": "string"},
                                 "metadata": {"type": "object"},
-                                "spec": _schema(v1alpha1.LifecycleHookSpec),
-                                "status": _schema(v1alpha1.LifecycleHookStatus),
+                                "spec": spec,
+                                "status": status,
                             },
-                            "x-kubernetes-validations": _RULES,
+                            "x-kubernetes-validations": rules,
                         }
                     },
                 }

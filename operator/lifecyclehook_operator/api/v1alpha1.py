@@ -7,7 +7,7 @@ are those of the AS API page "Creating a Lifecycle Hook", tables 2 and 3; the CR
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -44,6 +44,8 @@ MUTABLE_FIELDS = (
 )
 
 
+StatusT = TypeVar("StatusT", bound=BaseModel)
+
 #: For an optional field without a default. Without this, the API server rejects a null in a server-side apply.
 _NULLABLE: dict[str, JsonValue] = {"nullable": True}
 
@@ -52,11 +54,13 @@ class InvalidResourceError(Exception):
     """The spec breaks a rule. The message names each field, its value and the rule."""
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """A part of an object, by its names in camelCase."""
+
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, frozen=True)
 
 
-class _Wanted(_Model):
+class WantedModel(Model):
     """A part of the spec, parsed as strictly as the API server does."""
 
     model_config = ConfigDict(strict=True, validate_by_name=False)
@@ -74,7 +78,7 @@ class _Wanted(_Model):
         }
 
 
-class CredentialsRef(_Wanted):
+class CredentialsRef(WantedModel):
     """Refers to credentials for AS: a cloud of the clouds.yaml in a Secret of the resource's namespace."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = (
@@ -85,7 +89,7 @@ class CredentialsRef(_Wanted):
     )
 
 
-class LifecycleHookSpec(_Wanted):
+class LifecycleHookSpec(WantedModel):
     """The desired hook. Defaults and limits are those of the AS API."""
 
     scaling_group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
@@ -133,6 +137,11 @@ class LifecycleHookSpec(_Wanted):
         description="Whether to adopt an existing hook of this name that this resource did not create: Identical "
         "adopts it if it matches the spec, Always adopts and updates it, Never does not adopt it.",
     )
+    suspension_policy: Literal["Ignore", "Watch"] = Field(
+        default="Ignore",
+        description="Whether to show in the status which instances the hook suspends: Ignore or Watch. Watch needs the "
+        "right as:instanceHooks:list.",
+    )
     drift_policy: Literal["Repair", "Report"] = Field(
         default="Repair",
         description="What to do if the hook is changed or deleted outside Kubernetes: Repair restores it, Report only "
@@ -144,7 +153,7 @@ class LifecycleHookSpec(_Wanted):
         return {name: getattr(self, name) for name in MUTABLE_FIELDS}
 
 
-class Hook(_Model):
+class Hook(Model):
     """A hook as AS returns it (table 3): unknown fields are ignored, missing required ones are an error."""
 
     lifecycle_hook_name: str = Field(description="Name of the hook in its AS group.")
@@ -172,10 +181,12 @@ class Hook(_Model):
         return {name: getattr(self, name) for name in MUTABLE_FIELDS}
 
 
-class Condition(_Model):
+class Condition(Model):
     """A condition as in metav1.Condition."""
 
-    type: Annotated[str, Field(max_length=316)] = Field(description="Ready or Stalled.")
+    type: Annotated[str, Field(max_length=316)] = Field(
+        description="Which condition it is; the list of them explains each."
+    )
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
         description="Why, as one word of a fixed list; the README explains each."
@@ -189,11 +200,12 @@ class Condition(_Model):
     )
 
 
-class ErrorStatus(_Model):
+class ErrorStatus(Model):
     """The failure that keeps the hook from matching the spec."""
 
     operation: str = Field(
-        description="What failed: validate, authenticate, claim, list, create, adopt, modify or delete."
+        description="What failed: validate, authenticate, claim, list, create, adopt, modify, delete, list_suspensions "
+        "or callback."
     )
     http_status: int | None = Field(default=None, description="HTTP status of the response, if there was one.")
     code: str = Field(default="", description="Error code of the response, for example AS.7038, if there was one.")
@@ -206,7 +218,28 @@ class ErrorStatus(_Model):
     )
 
 
-class LifecycleHookStatus(_Model):
+class SuspendedInstance(Model):
+    """An instance that waits for a callback."""
+
+    instance_id: str = Field(description="ID of the instance.")
+    timeout: str = Field(
+        description="When AS acts by defaultResult, in UTC, unless a callback comes first.",
+        json_schema_extra={"format": "date-time"},
+    )
+    default_result: str = Field(description="ABANDON or CONTINUE, as it was when the instance was suspended.")
+
+
+class SuspendedInstances(Model):
+    """The instances that the hook suspends."""
+
+    count: int = Field(description="How many there are.")
+    truncated: bool = Field(description="Whether there are more than those listed.")
+    items: tuple[SuspendedInstance, ...] = Field(
+        description="Those whose timeout comes first, at most 20, the next to time out first."
+    )
+
+
+class LifecycleHookStatus(Model):
     """The observed state."""
 
     observed_generation: int | None = Field(
@@ -214,7 +247,8 @@ class LifecycleHookStatus(_Model):
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Ready: the hook in AS matches the spec. Stalled: a human has to act.",
+        description="Ready: the hook in AS matches the spec. Stalled: a human has to act. SuspensionsKnown: "
+        "suspendedInstances is what AS lists.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     applied_generation: int | None = Field(
@@ -223,6 +257,9 @@ class LifecycleHookStatus(_Model):
     project_id: str = Field(default="", description="ID of the project of the hook.")
     scaling_group_id: str = Field(default="", description="ID of the AS group of the hook.")
     lifecycle_hook: Hook | None = Field(default=None, description="The hook as AS last returned it.")
+    suspended_instances: SuspendedInstances | None = Field(
+        default=None, description="The instances that the hook suspends. Present only with suspensionPolicy Watch."
+    )
     error: ErrorStatus | None = Field(default=None, description="Present only if the last attempt failed.")
 
     def condition(self, type_: str) -> Condition | None:
@@ -243,8 +280,10 @@ class LifecycleHook:
     The spec is validated on access, since an object may have been stored under an older CRD.
     """
 
+    kind = KIND
+
     def __init__(self, body: Mapping[str, Any]) -> None:
-        self.body = body = _strip(body)
+        self.body = body = strip(body)
         self.metadata: Mapping[str, Any] = body["metadata"]
         self.name: str = self.metadata["name"]
         self.namespace: str = self.metadata["namespace"]
@@ -265,7 +304,7 @@ class LifecycleHook:
             self.is_force_released,
             annotations.get(RECONCILE_AT_ANNOTATION),
         )
-        self.status = _read_status(body.get("status", {}))
+        self.status = read_status(LifecycleHookStatus, body.get("status", {}))
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -274,6 +313,11 @@ class LifecycleHook:
     def label(self) -> str:
         """The resource and its AS group, for the log."""
         return f"{self} (AS group {self.hook_key[0]})"
+
+    @property
+    def is_watching_suspensions(self) -> bool:
+        """Whether the status is to show which instances the hook suspends: only a hook that is ours has any."""
+        return self.body.get("spec", {}).get("suspensionPolicy") == "Watch" and self.status.lifecycle_hook is not None
 
     @property
     def is_applied(self) -> bool:
@@ -318,7 +362,7 @@ class LifecycleHook:
         try:
             return LifecycleHookSpec.model_validate({"lifecycleHookName": self.name, **given})
         except ValidationError as error:
-            raise InvalidResourceError("; ".join(_describe(details) for details in error.errors())) from error
+            raise InvalidResourceError("; ".join(describe_mistake(details) for details in error.errors())) from error
 
     def validated_spec(self) -> LifecycleHookSpec:
         """Return the spec, for a resource that is being deleted with the group and name that its hook really has.
@@ -351,16 +395,16 @@ class LifecycleHook:
         return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _read_status(content: Mapping[str, Any]) -> LifecycleHookStatus:
+def read_status(model: type[StatusT], content: Mapping[str, Any]) -> StatusT:
     """Return a status without the fields that can't be parsed, which another version may have written."""
     try:
-        return LifecycleHookStatus.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         odd = {details["loc"][0] for details in error.errors()}
-        return LifecycleHookStatus.model_validate({key: value for key, value in content.items() if key not in odd})
+        return model.model_validate({key: value for key, value in content.items() if key not in odd})
 
 
-def _strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an object without the fields that are never read, which are more than half of it."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if annotations := metadata.get("annotations"):
@@ -368,7 +412,7 @@ def _strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**body, "metadata": metadata}
 
 
-def _describe(details: Any) -> str:  # noqa: ANN401  (pydantic's ErrorDetails is a TypedDict of its core package)
+def describe_mistake(details: Any) -> str:  # noqa: ANN401  (pydantic's ErrorDetails is a TypedDict of its core package)
     where = ".".join(["spec", *map(str, details["loc"])])
     if details["type"] == "missing":
         return f"{where} is required"

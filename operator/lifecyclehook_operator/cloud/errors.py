@@ -87,6 +87,10 @@ class CallError(Exception):
         self.outcome_unknown = outcome_unknown
         self._advice = advice
 
+    def add_advice(self, text: str) -> None:
+        """Say something more about it, if there is something."""
+        self._advice = f"{self.advice} {text}".rstrip()
+
     @property
     def is_terminal(self) -> bool:
         """Whether nothing but a human can help, as the Stalled condition says."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Self
 
 import httpx
@@ -44,6 +45,11 @@ class Suspension(BaseModel):
         """Whether the instance is suspended at this moment."""
         return self.lifecycle_hook_status == "HANGING"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the instance has been let go, or abandoned. A status that is not known says neither."""
+        return self.lifecycle_hook_status in ("CONTINUE", "ABANDON")
+
 
 @dataclass(frozen=True)
 class Suspensions:
@@ -79,6 +85,14 @@ class Suspensions:
                     where = ".".join(["instance_hanging_info", *map(str, problem["loc"])])
                     raise undocumented(LIST_SUSPENSIONS, self.response, f"{where}: {problem['msg']}") from error
         return found
+
+    @property
+    def listed_at(self) -> datetime:
+        """When AS made the list, by its own clock if it tells."""
+        try:
+            return _in_utc(parsedate_to_datetime(self.response.headers["Date"]))
+        except (KeyError, ValueError):
+            return datetime.now(UTC)
 
     def hanging(self) -> Iterator[Suspension]:
         """Yield the suspensions of every hook that have not ended, as far as they can be read."""

@@ -66,6 +66,15 @@ class Cache:
         claimants = (self._objects[uid] for uid in uids if uid != obj.uid)
         return [claimant for claimant in claimants if not claimant.is_finalized]
 
+    def find(self, namespace: str, name: str) -> LifecycleHook | None:
+        """Return the newest version of the newest object of that name, or None if there is none."""
+        found = (self._objects[uid] for uid in self._users.get(("name", namespace, name), ()))
+        return max(found, key=lambda obj: obj.resource_version, default=None)
+
+    def in_group(self, group_id: str) -> list[LifecycleHook]:
+        """Return the objects whose hooks are in an AS group."""
+        return [self._objects[uid] for uid in self._users.get(("group", group_id), ())]
+
     def users_of_secret(self, namespace: str, name: str) -> Iterable[str]:
         """Return the UIDs of the objects that refer to a Secret."""
         return list(self._users.get(("secret", namespace, name), ()))
@@ -77,5 +86,9 @@ class Cache:
 
 def _keys(obj: LifecycleHook) -> list[tuple[str, ...]]:
     group_id, hook_name = obj.hook_key
-    keys: list[tuple[str, ...]] = [("hook", group_id, hook_name), ("group", group_id)]
+    keys: list[tuple[str, ...]] = [
+        ("hook", group_id, hook_name),
+        ("group", group_id),
+        ("name", obj.namespace, obj.name),
+    ]
     return [*keys, ("secret", *obj.secret)] if obj.secret is not None else keys

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
 
+from lifecyclehook_operator.api.callback import LifecycleCallbackStatus
 from lifecyclehook_operator.api.v1alpha1 import (
     Condition,
     ErrorStatus,
@@ -37,6 +38,8 @@ _UP_TO_DATE = "The lifecycle hook is up to date."
 DRIFT_CORRECTED = "DriftCorrected"
 #: How much of each old and new value is shown.
 _SHOWN_CHARACTERS = 100
+#: The condition that says whether the status shows the suspended instances as AS lists them.
+SUSPENSIONS_KNOWN = "SuspensionsKnown"
 
 
 @dataclass(frozen=True)
@@ -96,33 +99,37 @@ def next_status(
             last_transition_time=before.last_transition_time if before and before.status == status else timestamp,
         )
 
+    # What is known of suspended instances is another's to say.
+    others = tuple(each for each in previous.conditions if each.type == SUSPENSIONS_KNOWN)
     if isinstance(outcome, InSync):
+        message = _in_sync_message(previous, outcome, generation)
         return LifecycleHookStatus(
             observed_generation=generation,
             applied_generation=generation,
-            conditions=(condition("Ready", "True", Reason.AVAILABLE, _in_sync_message(previous, outcome, generation)),),
+            conditions=(condition("Ready", "True", Reason.AVAILABLE, message), *others),
             project_id=outcome.project_id,
             scaling_group_id=outcome.group_id,
             lifecycle_hook=outcome.hook,
+            suspended_instances=previous.suspended_instances,
         )
     if isinstance(outcome, Drifted):
         return previous.model_copy(
             update={
                 "observed_generation": generation,
-                "conditions": (condition("Ready", "False", Reason.DRIFTED, outcome.message),),
+                "conditions": (condition("Ready", "False", Reason.DRIFTED, outcome.message), *others),
                 "lifecycle_hook": _clean(outcome.hook) if outcome.hook else previous.lifecycle_hook,
                 "error": None,
             }
         )
     error = outcome.error
-    entry = _error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
-    message = _describe(error, entry, outcome.context)
+    entry = error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
+    message = describe_error(error, entry, outcome.context)
     conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
     if error.is_terminal:
         conditions.append(condition("Stalled", "True", error.reason, message))
     changes = {
         "observed_generation": generation,
-        "conditions": tuple(conditions),
+        "conditions": (*conditions, *others),
         "error": entry,
     }
     if error.reason is Reason.CONFLICT:
@@ -193,7 +200,9 @@ def _with_note(status: LifecycleHookStatus, note: str, *, is_on: bool) -> Lifecy
     return status.model_copy(update={"conditions": conditions})
 
 
-def status_patch(current: Mapping[str, Any] | None, wanted: LifecycleHookStatus) -> Sequence[Mapping[str, Any]]:
+def status_patch(
+    current: Mapping[str, Any] | None, wanted: LifecycleHookStatus | LifecycleCallbackStatus
+) -> Sequence[Mapping[str, Any]]:
     """Return the JSON Patch operations (RFC 6902) from the current status to the wanted one; none if they are equal."""
     content = wanted.as_object()
     if not current:
@@ -275,7 +284,7 @@ def _readiness(error: CallError, previous: LifecycleHookStatus) -> Literal["Fals
     return "Unknown" if was_fine and isinstance(error, TransientError) else "False"
 
 
-def _error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str) -> ErrorStatus:
+def error_entry(error: CallError, previous: ErrorStatus | None, timestamp: str) -> ErrorStatus:
     """Return the entry for an error; an error that repeats keeps the time and request ID of its first occurrence."""
     entry = ErrorStatus(
         operation=error.operation,
@@ -298,7 +307,8 @@ def _identity(entry: ErrorStatus) -> tuple[object, ...]:
     return entry.operation, entry.http_status, entry.code, entry.retry, right
 
 
-def _describe(error: CallError, entry: ErrorStatus, context: str) -> str:
+def describe_error(error: CallError, entry: ErrorStatus, context: str = "") -> str:
+    """Return what a condition says of an error: what failed and why, with what, and what to do."""
     used = f"Used {context}." if context else ""
     return " ".join(filter(None, (f"{_describe_failure(entry)}.", used, error.advice, _RETRIES[error.retry])))
 

@@ -21,6 +21,12 @@ def jitter(seconds: float) -> float:
     return seconds * random.uniform(0.75, 1)  # noqa: S311  (no secret)
 
 
+def next_round(key: str, seconds: float) -> float:
+    """Return when the next round begins: at the same time for all who have a key, at other times for other keys."""
+    phase = zlib.crc32(key.encode()) / 2**32
+    return (math.floor(now() / seconds - phase) + 1 + phase) * seconds
+
+
 @dataclass(frozen=True)
 class Timing:
     """Delays in seconds, before jitter."""
@@ -33,8 +39,7 @@ class Timing:
 
     def next_resync(self, group_id: str) -> float:
         """Return the next resync: at the same time for every hook of a group, so that one list call serves all."""
-        phase = zlib.crc32(group_id.encode()) / 2**32
-        return (math.floor(now() / self.resync - phase) + 1 + phase) * self.resync
+        return next_round(group_id, self.resync)
 
     def next_retry(self, error: CallError, failures: int) -> float:
         """Return when to retry after this many failures in a row: not before the cloud's Retry-After is over."""

@@ -18,11 +18,13 @@ class WorkQueue:
         self,
         process: Callable[[str, float], Awaitable[None]],
         turn: Callable[[str], AbstractAsyncContextManager[None]],
+        name: str = "lifecyclehooks",
     ) -> None:
         """
         Args:
             process: processes a key; takes the key and when it was due, by the clock of the event loop.
             turn: returns what to wait for, and to hold, while a key is processed.
+            name: what the metrics call the queue.
         """
         self._process = process
         self._turn = turn
@@ -33,7 +35,8 @@ class WorkQueue:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._retries: dict[str, int] = {}
         self._is_closed = False
-        WORKQUEUE_DEPTH.set_function(self._dirty.__len__)
+        WORKQUEUE_DEPTH.labels(name).set_function(self._dirty.__len__)
+        self._duration, self._retry_count = WORKQUEUE_DURATION.labels(name), WORKQUEUE_RETRIES.labels(name)
 
     def add(self, key: str) -> None:
         """Have a key processed at once, or again if that is being done; what was planned for later is done by that."""
@@ -53,7 +56,7 @@ class WorkQueue:
 
     def add_rate_limited(self, key: str) -> int:
         """Have a key processed again after a failure, ever later until `done`; return how many there have been."""
-        WORKQUEUE_RETRIES.inc()
+        self._retry_count.inc()
         retries = self._retries[key] = self._retries.get(key, 0) + 1
         self.add_at(key, now() + jitter(_RETRY_SECONDS[min(retries, len(_RETRY_SECONDS)) - 1]))
         return retries
@@ -104,7 +107,7 @@ class WorkQueue:
     async def _work_once(self, key: str) -> None:
         if (due_at := self._dirty.pop(key, None)) is None:
             return  # cancelled while it waited for its turn
-        WORKQUEUE_DURATION.observe(now() - due_at)
+        self._duration.observe(now() - due_at)
         self._active.add(key)
         try:
             await self._process(key, due_at)

@@ -19,6 +19,8 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from pydantic_core import from_json
 
+from lifecyclehook_operator.api.callback import PLURAL as CALLBACK_PLURAL
+from lifecyclehook_operator.api.callback import LifecycleCallback
 from lifecyclehook_operator.api.v1alpha1 import (
     CREATE_INTENT_ANNOTATION,
     FINALIZER,
@@ -59,12 +61,12 @@ class KubeClient:
         self.api = api
 
     async def is_crd_installed(self) -> bool:
-        """Return whether the API server serves our resource."""
+        """Return whether the API server serves our resources."""
         try:
             served = await self._call("GET", f"/apis/{GROUP}/{VERSION}")
         except GoneError:
             return False
-        return any(each["name"] == PLURAL for each in served["resources"])
+        return {PLURAL, CALLBACK_PLURAL} <= {each["name"] for each in served["resources"]}
 
     async def is_reachable(self) -> bool:
         """Return whether the API server answers, whatever it says."""
@@ -113,9 +115,23 @@ class KubeClient:
 
     async def patch_status(self, resource: LifecycleHook, patch: Sequence[Mapping[str, Any]]) -> LifecycleHook:
         """Apply JSON Patch operations to the status, unless the name has passed on to another object."""
-        is_same_object = {"op": "test", "path": "/metadata/uid", "value": resource.uid}
-        path = f"{_hooks_path(resource.namespace, resource.name)}/status"
-        return LifecycleHook(await self._patch(path, [is_same_object, *map(dict, patch)], _JSON_PATCH))
+        path = _hooks_path(resource.namespace, resource.name)
+        return LifecycleHook(await self._patch_status(path, resource.uid, patch))
+
+    async def patch_callback_status(
+        self, callback: LifecycleCallback, patch: Sequence[Mapping[str, Any]]
+    ) -> LifecycleCallback:
+        """Apply JSON Patch operations to the status, unless the name has passed on to another object."""
+        return LifecycleCallback(await self._patch_status(_callback_path(callback), callback.uid, patch))
+
+    async def delete_callback(self, callback: LifecycleCallback) -> None:
+        """Delete a LifecycleCallback; that it is gone already, and another has its name, is fine."""
+        with suppress(StaleError):
+            await self._call("DELETE", _callback_path(callback), body={"preconditions": {"uid": callback.uid}})
+
+    async def _patch_status(self, path: str, uid: str, patch: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        is_same_object = {"op": "test", "path": "/metadata/uid", "value": uid}
+        return await self._patch(f"{path}/status", [is_same_object, *map(dict, patch)], _JSON_PATCH)
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> str:
         """Create an Event (events.k8s.io/v1) and return its name, "" if its namespace is being deleted."""
@@ -246,6 +262,10 @@ async def _load_configuration(configuration: Configuration) -> None:
 
 def _hooks_path(namespace: str, name: str = "") -> str:
     return _path(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL, name)
+
+
+def _callback_path(callback: LifecycleCallback) -> str:
+    return _path(f"/apis/{GROUP}/{VERSION}", callback.namespace, CALLBACK_PLURAL, callback.name)
 
 
 def _secrets_path(namespace: str, name: str = "") -> str:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from lifecyclehook_operator.api.v1alpha1 import API_VERSION, GROUP, KIND, LifecycleHook
+from lifecyclehook_operator.api.callback import LifecycleCallback
+from lifecyclehook_operator.api.v1alpha1 import API_VERSION, GROUP, LifecycleHook
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError
 from lifecyclehook_operator.metrics import EVENTS_DROPPED
 
@@ -35,6 +36,10 @@ _SIMILAR = 10
 _COMBINED = "(combined from similar events)"
 #: Maximum number of objects whose history is kept.
 _OBJECTS = 4096
+
+
+Subject = LifecycleHook | LifecycleCallback
+"""What an Event is about."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class EventRecorder:
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    def record(self, obj: LifecycleHook, event: Event | None) -> None:
+    def record(self, obj: Subject, event: Event | None) -> None:
         """Log an event, if there is one, and queue it for publishing, which may fail."""
         if event is None:
             return
@@ -138,7 +143,7 @@ class EventRecorder:
         logger.log(level, "%s: %s: %s", obj.label, event.reason, event.message)
         regarding = {
             "apiVersion": API_VERSION,
-            "kind": KIND,
+            "kind": obj.kind,
             "namespace": obj.namespace,
             "name": obj.name,
             "uid": obj.uid,
