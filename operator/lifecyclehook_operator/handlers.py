@@ -6,6 +6,8 @@ from typing import Any
 
 import kopf
 
+from lifecyclehook_operator.api.callback import PLURAL as CALLBACK_PLURAL
+from lifecyclehook_operator.api.callback import LifecycleCallback
 from lifecyclehook_operator.api.v1alpha1 import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
 from lifecyclehook_operator.kube.secrets import Secret
 from lifecyclehook_operator.manager import Manager
@@ -55,6 +57,12 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
 async def on_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
     """Forward a watch event of a LifecycleHook."""
     await memo.controller.on_hook(LifecycleHook(event["object"]), event["type"])
+
+
+@kopf.on.event(GROUP, VERSION, CALLBACK_PLURAL)
+async def on_callback(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
+    """Forward a watch event of a LifecycleCallback."""
+    memo.manager.callbacks.on_callback(LifecycleCallback(event["object"]), event["type"])
 
 
 @kopf.on.event(*_SECRETS, labels={IN_USE_LABEL: kopf.PRESENT})

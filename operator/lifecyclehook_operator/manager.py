@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import kopf
 
 from lifecyclehook_operator import metrics
-from lifecyclehook_operator.api.v1alpha1 import GROUP, PLURAL, LifecycleHook
+from lifecyclehook_operator.api.v1alpha1 import GROUP, LifecycleHook
 from lifecyclehook_operator.cloud.clouds_yaml import read_environment
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import CredentialsError
+from lifecyclehook_operator.controller.callbacks import Callbacks
 from lifecyclehook_operator.controller.clients import ClientCache, ClientResolver, CredentialsPolicy
 from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
+from lifecyclehook_operator.controller.suspensions import SuspensionWatch
 from lifecyclehook_operator.controller.timing import Timing
 from lifecyclehook_operator.health import Health
 from lifecyclehook_operator.kube.client import KubeClient, connect
@@ -88,14 +90,28 @@ class Manager:
             tidy_seconds=options.slow_retry_min_seconds,
             check_seconds=options.resync_interval_seconds,
         )
+        timing = _timing(options)
         policy = CredentialsPolicy(options.default_credentials_namespaces, options.allowed_endpoints)
         resolver = ClientResolver(controller.secrets, clients, own_credentials, policy)
         events = EventRecorder(kubernetes)
-        reconciler = Reconciler(kubernetes, resolver, _timing(options), controller.find_claims, events)
+        reconciler = Reconciler(kubernetes, resolver, timing, controller.find_claims, events)
+        self.callbacks = callbacks = Callbacks(kubernetes, resolver, timing, controller.cache.find, events)
+        watch = SuspensionWatch(
+            kubernetes,
+            resolver,
+            controller.cache,
+            timing,
+            events,
+            interval_seconds=options.suspension_interval_seconds,
+            was_released=callbacks.was_released,
+            on_idle=controller.retry_group,
+        )
+        controller.observers.append(watch)
+        callbacks.listeners += [watch.look_at, lambda hook: controller.retry_group(hook.hook_key[0])]
         await self._retry(lambda: _begin(kubernetes, controller, reconciler))
         events.start()
         self._stack.push_async_callback(events.close, _EVENTS_GRACE_SECONDS)
-        self._stack.push_async_callback(controller.close, options.shutdown_grace_seconds)
+        self._stack.push_async_callback(_close, options.shutdown_grace_seconds, controller, callbacks, watch)
         self._controller = controller
         metrics.LEADER.set(1)
         return controller
@@ -176,8 +192,13 @@ def _read_own_credentials() -> Credentials | CredentialsError | None:
 
 async def _begin(kubernetes: KubeClient, controller: Controller, reconciler: Reconciler) -> None:
     if not await kubernetes.is_crd_installed():
-        raise KubernetesError(f"the CRD {PLURAL}.{GROUP} is not installed yet")
+        raise KubernetesError(f"the CRDs of {GROUP} are not installed yet")
     await controller.begin(reconciler)
+
+
+async def _close(grace_seconds: float, *workers: Controller | Callbacks | SuspensionWatch) -> None:
+    """Let what all of them have in progress end within the same time."""
+    await asyncio.gather(*(worker.close(grace_seconds) for worker in workers))
 
 
 async def _exit_after(elector: "LeaderElector") -> None:

@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Interval, in seconds, at which each hook is compared with AS; one call per AS group.",
     )
+    suspension_interval_seconds: float = Field(
+        default=30,
+        ge=10,
+        description="Interval, in seconds, at which the suspended instances of hooks with suspensionPolicy Watch are "
+        "listed; one call per AS group.",
+    )
     backoff_min_seconds: float = Field(
         default=1,
         gt=0,

@@ -91,7 +91,7 @@ def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, 
         operator = OperatorProcess(fresh, cloud.credentials_env(), **fast)
         operator.launch()
         try:
-            eventually("the operator says so", lambda: "is not installed yet" in operator.log.read_text())
+            eventually("the operator says so", lambda: "not installed yet" in operator.log.read_text())
             install(fresh)
             with Workspace(fresh, cloud) as own:
                 own.create()

@@ -35,9 +35,11 @@ METRICS = {
     "lifecyclehook_reconcile_total": {"result"},
     **{f"lifecyclehook_reconcile_duration_seconds{part}": set() for part in HISTOGRAM},
     "lifecyclehook_active_workers": set(),
-    "lifecyclehook_workqueue_depth": set(),
-    **{f"lifecyclehook_workqueue_queue_duration_seconds{part}": set() for part in HISTOGRAM},
-    "lifecyclehook_workqueue_retries_total": set(),
+    "lifecyclehook_workqueue_depth": {"name"},
+    **{f"lifecyclehook_workqueue_queue_duration_seconds{part}": {"name"} for part in HISTOGRAM},
+    "lifecyclehook_workqueue_retries_total": {"name"},
+    "lifecyclehook_suspended_instances": {"namespace", "name"},
+    "lifecyclehook_suspension_deadline_timestamp_seconds": {"namespace", "name"},
     "lifecyclehook_resources": {"namespace", "ready", "reason"},
     "lifecyclehook_drift_corrections_total": set(),
     "lifecyclehook_events_dropped_total": {"reason"},
@@ -115,8 +117,11 @@ def test_what_the_operator_exposes_is_what_they_may_ask_for(
 ) -> None:
     (port,) = free_ports(1)
     with OperatorProcess(cluster, cloud.credentials_env(), metrics_port=port, **fast):
-        workspace.create()
+        workspace.create(suspensionPolicy="Watch")
         workspace.wait_ready()
+        cloud.add_hanging_instance(workspace.group_id, "hook", "i-1")
+        workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
+        workspace.wait("it is shown", lambda body: body["status"].get("suspendedInstances", {}).get("count"))
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).raise_for_status().text
     exposed: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):

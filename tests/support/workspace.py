@@ -3,6 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import yaml
@@ -15,6 +16,7 @@ from tests.support.simulator import Simulator
 API_VERSION = "as.otc.t-systems.com/v1alpha1"
 ADDRESS = ("as.otc.t-systems.com", "v1alpha1")
 PLURAL = "lifecyclehooks"
+CALLBACKS = "lifecyclecallbacks"
 
 _numbers = itertools.count(1)
 
@@ -41,6 +43,9 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         self.cloud.clear_faults()
+        with suppress(ValueError):  # a test may have deleted the group
+            for suspension in self.cloud.hanging_instances(self.group_id):
+                self.cloud.delete_hanging_instance(self.group_id, suspension["lifecycle_action_key"])
         for hook in self.all():
             self.delete(hook["metadata"]["name"])  # first: from then on no pass can put the finalizer on again
             self.let_go(hook["metadata"]["name"])
@@ -106,6 +111,63 @@ class Workspace:
             "spec": self.spec(**fields),
         }
         return self.objects.create_namespaced_custom_object(*self.address, body)
+
+    def call_back(
+        self, result: str, instance_id: str, *, hook: str = "hook", name: str = "callback", **fields: Any
+    ) -> dict[str, Any]:
+        """Create a LifecycleCallback for a suspended instance."""
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "LifecycleCallback",
+            "metadata": {"name": name},
+            "spec": {
+                "lifecycleHookRef": {"name": hook},
+                "instanceId": instance_id,
+                "lifecycleActionResult": result,
+                **fields,
+            },
+        }
+        return self.objects.create_namespaced_custom_object(*ADDRESS, self.namespace, CALLBACKS, body)
+
+    def get_callback(self, name: str = "callback") -> dict[str, Any] | None:
+        """Return a LifecycleCallback, or None if it does not exist."""
+        try:
+            return self.objects.get_namespaced_custom_object(*ADDRESS, self.namespace, CALLBACKS, name)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def wait_callback(
+        self, what: str, holds: Callable[[dict[str, Any]], object], name: str = "callback"
+    ) -> dict[str, Any]:
+        """Wait until something holds of a LifecycleCallback, and return it."""
+
+        def look() -> dict[str, Any] | None:
+            body = self.get_callback(name)
+            return body if body is not None and holds(body) else None
+
+        try:
+            return eventually(what, look)
+        except TimeoutError as error:
+            error.add_note(yaml.safe_dump(self.get_callback(name)))
+            raise
+
+    def wait_complete(self, name: str = "callback") -> dict[str, Any]:
+        """Wait until a LifecycleCallback is Complete, and return it."""
+        return self.wait_callback(
+            "it is Complete", lambda body: condition(body, "Complete").get("status") == "True", name
+        )
+
+    def wait_callback_gone(self, name: str = "callback") -> None:
+        """Wait until a LifecycleCallback does not exist any more."""
+        eventually(f"{name} is gone", lambda: self.get_callback(name) is None)
+
+    def wait_failed(self, reason: str, name: str = "callback") -> dict[str, Any]:
+        """Wait until a LifecycleCallback has Failed for this reason, and return it."""
+        return self.wait_callback(
+            f"it has Failed: {reason}", lambda body: condition(body, "Failed").get("reason") == reason, name
+        )
 
     def patch(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Merge a patch into a resource."""

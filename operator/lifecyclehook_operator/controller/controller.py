@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Protocol
 
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.cache import Cache
@@ -18,6 +19,17 @@ from lifecyclehook_operator.kube.client import KubeClient
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
 from lifecyclehook_operator.metrics import RECONCILES
+
+
+class Observer(Protocol):
+    """Who is told of every object that a watch shows."""
+
+    def update(self, obj: LifecycleHook) -> None:
+        """Take the newest version of an object."""
+
+    def drop(self, uid: str) -> None:
+        """Forget an object that is gone."""
+
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +81,7 @@ class Controller:
         self._queue = WorkQueue(self._process, self._turn)
         self._is_relisted = True  # what `begin` lists may be gone before the watch begins
         self._tasks: list[asyncio.Task[None]] = []
+        self.observers: list[Observer] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -108,7 +121,13 @@ class Controller:
                 self._queue.add_at(obj.uid, due_at)
             elif before is not None and asks_for_reconcile(before, after):
                 self._request(obj.uid)
+            for observer in self.observers:
+                observer.update(after)
         await self._release_unused_secrets(obj.namespace)
+
+    def retry_group(self, group_id: str) -> None:
+        """Reconcile those of an AS group's hooks at once that wait after a failure: the group may be free."""
+        self._retry(obj.uid for obj in self.cache.in_group(group_id))
 
     def _on_gone(self, obj: LifecycleHook) -> None:
         """Forget an object that is gone; if nothing held its deletion back, once it has been cleaned up after."""
@@ -121,6 +140,8 @@ class Controller:
     def _add_clean_up(self, obj: LifecycleHook, state: ObjectState) -> None:
         if obj.uid not in self._gone:
             self._gone.add(obj.uid)
+            for observer in self.observers:
+                observer.drop(obj.uid)
             self._states[obj.uid] = state
             self.cache.update(obj)
             self._queue.add(obj.uid)
@@ -229,6 +250,8 @@ class Controller:
         self._states.pop(uid, None)
         self._retried.discard(uid)
         self._gone.discard(uid)
+        for observer in self.observers:
+            observer.drop(uid)
         self._retry(self.cache.drop(uid))  # a place, or a name, is free
 
     async def _release_unused_secrets(self, namespace: str | None = None) -> None:

@@ -13,6 +13,7 @@ an orphan nor a hook that its own resource does not recognize:
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -49,6 +50,7 @@ from lifecyclehook_operator.controller.status import (
     note_secret,
     status_patch,
 )
+from lifecyclehook_operator.controller.suspensions import describe_holder
 from lifecyclehook_operator.controller.timing import NEVER, Timing, now
 from lifecyclehook_operator.kube.client import KubeClient
 from lifecyclehook_operator.kube.events import Event, EventRecorder
@@ -194,7 +196,18 @@ class _Sync:
                     return Released()
                 raise conflict(owner, self.spec)
             async with self.client.limit(self.spec.scaling_group_id, obj.namespace):
-                return await (self._delete() if obj.is_deleting else self._apply())
+                try:
+                    return await (self._delete() if obj.is_deleting else self._apply())
+                except CallError as error:
+                    await self._name_holder(error)
+                    raise
+
+    async def _name_holder(self, error: CallError) -> None:
+        """Add to the error of a busy group which instance keeps it busy, if that can be found out."""
+        if error.reason is Reason.GROUP_BUSY and self.spec.suspension_policy == "Watch":
+            with suppress(CallError):
+                listed = await self.client.list_suspensions(self.path[0], not_before=self.due_at)
+                error.add_advice(describe_holder(listed))
 
     @property
     def _is_named(self) -> bool:
