@@ -10,6 +10,8 @@ import time
 from types import FrameType
 from typing import Any, NoReturn
 
+import yaml
+
 from tests.support.controlplane import BinariesNotFoundError, ControlPlaneError
 from tests.support.harness import DEPLOY, OPERATOR, RESPONSE_FIELDS, eventually
 
@@ -109,9 +111,31 @@ def show(scene: Scene, refused: subprocess.CompletedProcess[str]) -> None:
     run(scene, "describe", "lifecyclehook", FAILED, "--namespace", NAMESPACE)
     check_failed(scene)
 
+    call_back(scene)
+
     say("The Events")
     run(scene, "get", "events", "--namespace", NAMESPACE, "--sort-by=.metadata.creationTimestamp")
     check_cluster(scene)
+
+
+def call_back(scene: Scene) -> None:
+    """Have AS suspend an instance, and let it go from the cluster."""
+    say("A hook that shows which instances it suspends")
+    in_web, timeout = ("--namespace", NAMESPACE), f"--timeout={READY_SECONDS}s"
+    hook, watch = f"lifecyclehook/{DEFAULTED}", '{"spec": {"suspensionPolicy": "Watch"}}'
+    sample = SAMPLES / "callbacks" / "continue.yaml"
+    scene.cloud.add_hanging_instance(GROUP_ID, DEFAULTED, yaml.safe_load(sample.read_text())["spec"]["instanceId"])
+    run(scene, "patch", hook, *in_web, "--type=merge", "--patch", watch)
+    run(scene, "wait", "--for=jsonpath={.status.suspendedInstances.count}=1", hook, *in_web, timeout)
+    run(scene, "get", hook, *in_web, "--output", "jsonpath={.status.suspendedInstances}{'\\n'}")
+
+    say("A callback that lets the instance go on")
+    print(f"$ kubectl create -f {sample.relative_to(DEPLOY.parent)}")
+    created = scene.control_plane.kubectl("create", "-f", sample, "-o", "name").stdout.strip()
+    run(scene, "wait", "--for=condition=Complete", created, *in_web, timeout)
+    run(scene, "get", "lifecyclecallbacks", *in_web)
+    (suspension,) = scene.cloud.hanging_instances(GROUP_ID)
+    expect(suspension["lifecycle_hook_status"] == "CONTINUE", "AS has let the instance go on")
 
 
 def run(scene: Scene, *args: str) -> None:

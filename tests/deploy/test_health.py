@@ -21,6 +21,7 @@ from tests.support.workspace import Workspace, ready
 
 CONFIG_MAP = yaml.safe_load((DEPLOY / "argocd" / "argocd-cm.yaml").read_text())
 KEY = "resource.customizations.health.as.otc.t-systems.com_LifecycleHook"
+CALLBACK_KEY = "resource.customizations.health.as.otc.t-systems.com_LifecycleCallback"
 #: Beside these Argo CD has `table`, and by require("os") what is below.
 WITHHELD = ("string", "math", "io", "os", "debug", "coroutine", "jit")
 
@@ -51,7 +52,7 @@ class ArgoOs:
         return when.strftime(format_.lstrip("!"))
 
 
-def find_health(body: Body, now: datetime | None = None, zone: str = "UTC") -> tuple[str, str]:
+def find_health(body: Body, now: datetime | None = None, zone: str = "UTC", key: str = KEY) -> tuple[str, str]:
     """Return status and message as the health check does; each run has a Lua of its own."""
     lua = lupa.lua51.LuaRuntime(unpack_returned_tuples=True)
     lua.execute("getmetatable('').__index = nil")
@@ -59,7 +60,7 @@ def find_health(body: Body, now: datetime | None = None, zone: str = "UTC") -> t
         lua.globals()[name] = lua.globals().package.loaded[name] = None
     lua.globals().package.loaded.os = ArgoOs(lua, now or datetime.now(UTC), ZoneInfo(zone)).loaded
     lua.globals().obj = _as_lua(lua, body)
-    found = lua.execute(CONFIG_MAP["data"][KEY])
+    found = lua.execute(CONFIG_MAP["data"][key])
     assert lupa.lua51.lua_type(found) == "table"
     assert set(found) <= {"status", "message"}
     return found["status"], found["message"] or ""
@@ -142,6 +143,25 @@ EDGES = {
 @pytest.mark.parametrize(("body", "expected"), EDGES.values(), ids=EDGES)
 def test_an_edge_case_has_its_health(body: Body, expected: tuple[str, str]) -> None:
     assert find_health(body) == expected
+
+
+def callback(**conditions: str) -> Body:
+    shown = [{"type": type_, "status": status, "message": f"why {type_}"} for type_, status in conditions.items()]
+    return {"metadata": {"generation": 1}, "status": {"conditions": shown}}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"metadata": {}}, ("Progressing", "Waiting for the operator")),
+        ({"metadata": {}, "status": {"target": {}}}, ("Progressing", "Waiting for the operator")),
+        (callback(Complete="False"), ("Progressing", "why Complete")),
+        (callback(Complete="True"), ("Healthy", "why Complete")),
+        (callback(Complete="False", Failed="True"), ("Degraded", "why Failed")),
+    ],
+)
+def test_a_callback_has_its_health(body: Body, expected: tuple[str, str]) -> None:
+    assert find_health(body, key=CALLBACK_KEY) == expected
 
 
 NOW = datetime(2026, 3, 1, 0, 10, 30, tzinfo=UTC)

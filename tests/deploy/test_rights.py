@@ -52,6 +52,9 @@ def lead_a_life(operator: OperatorProcess, workspace: Workspace) -> None:
             for seconds in (600, 1200):  # the same Event twice, so that one is written again
                 workspace.patch(name, {"spec": {"defaultTimeout": seconds}})
                 workspace.wait_ready(name)
+        workspace.cloud.add_hanging_instance(workspace.group_id, "own", "i-1")
+        workspace.call_back("CONTINUE", "i-1", hook="own", ttlSecondsAfterFinished=0)
+        workspace.wait_callback_gone()
     with operator:
         for name in ("own", "secret"):
             workspace.delete(name)
