@@ -1,4 +1,4 @@
-# `make demo` shows the operator at work, `make test` runs every test. Each sets up what it needs first. KUBERNETES=1.31
+# `make demo` shows the operator in action, `make test` runs every test. Each sets up what it needs first. KUBERNETES=1.31
 # beside any of them has the control plane in that minor version.
 PYTHON ?= python3
 VENV   := .venv

@@ -115,7 +115,7 @@ def fast() -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, cloud: Simulator) -> Iterator[OperatorProcess]:
-    """One operator for the module, for all namespaces, with credentials of its own. No look falls into a test."""
+    """One operator for the module, for all namespaces, with credentials of its own. No resync falls into a test."""
     with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **TIMING) as process:
         yield process
 

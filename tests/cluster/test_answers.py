@@ -9,7 +9,7 @@ from tests.support.workspace import Workspace, ready
 pytestmark = pytest.mark.usefixtures("operator")
 
 
-def look(workspace: Workspace) -> None:
+def observe(workspace: Workspace) -> None:
     workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
 
 
@@ -44,7 +44,7 @@ def test_odd_hooks_of_others_do_not_keep_drift_from_being_corrected(workspace: W
     drifted = workspace.cloud.update_hook(workspace.group_id, "hook", default_timeout=60)
     listed = [{"lifecycle_hook_name": "odd", "default_timeout": "soon"}, None, drifted]
     workspace.cloud.fault("list", group_id=workspace.group_id, status=200, json={"lifecycle_hooks": listed})
-    look(workspace)
+    observe(workspace)
     workspace.wait("it is reverted", lambda body: "Reverted external change" in ready(body)["message"])
     assert [hook["default_timeout"] for hook in workspace.cloud.hooks(workspace.group_id)] == [3600]
     assert operations(workspace) == ["create", "list", "modify"]
@@ -55,7 +55,7 @@ def test_a_hook_that_may_be_a_nameless_one_is_not_created_again(workspace: Works
     workspace.wait_ready()
     answer = {"lifecycle_hooks": [{}]}
     workspace.cloud.fault("list", group_id=workspace.group_id, status=200, json=answer, count=None)
-    look(workspace)
+    observe(workspace)
     body = workspace.wait_reason("UnexpectedResponse")
     assert ready(body)["status"] == "Unknown"
     assert body["status"]["lifecycleHook"]["lifecycleHookName"] == "hook"

@@ -1,4 +1,4 @@
-"""What the operator believes of a hook without a look, and what it does not."""
+"""What the operator knows of a hook without listing it, and what it does not."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.workspace import Workspace, ready
 
 @pytest.fixture
 def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
-    """An operator that does not look at hooks by itself while a test runs."""
+    """An operator without a resync while a test runs."""
     with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast) as process:
         yield process
 
@@ -24,7 +24,7 @@ def put_same_hook(workspace: Workspace) -> dict[str, Any]:
     )
 
 
-def look(workspace: Workspace) -> None:
+def observe(workspace: Workspace) -> None:
     workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
 
 
@@ -147,7 +147,7 @@ def test_a_hook_whose_loss_was_reported_is_there_when_the_resource_is_ready_agai
     workspace.create(driftPolicy="Report")
     workspace.wait_ready()
     workspace.cloud.delete_hook(workspace.group_id, "hook")
-    look(workspace)
+    observe(workspace)
     workspace.wait_reason("Drifted")
     workspace.patch("hook", {"spec": {"driftPolicy": "Repair"}})
     workspace.wait_ready()
@@ -159,7 +159,7 @@ def test_an_edit_does_not_make_a_hook_ready_whose_group_is_gone(workspace: Works
     workspace.create()
     workspace.wait_ready()
     workspace.cloud.delete_group(workspace.group_id)
-    look(workspace)
+    observe(workspace)
     workspace.wait_reason("GroupNotFound")
     workspace.patch("hook", {"spec": {"deletionPolicy": "Retain"}})
     body = workspace.wait("it is seen", lambda body: body["status"]["observedGeneration"] == 2)

@@ -56,10 +56,10 @@ def test_of_two_at_once_one_wins_and_as_sees_one_create_call(workspace: Workspac
     for name in ("one", "other"):
         workspace.create(name, lifecycleHookName="shared")
     reasons = eventually(
-        "both are settled",
+        "both are reconciled",
         lambda: (
-            settled
-            if (settled := sorted(ready(body).get("reason", "") for body in workspace.all()))
+            reasons
+            if (reasons := sorted(ready(body).get("reason", "") for body in workspace.all()))
             == ["Available", "Conflict"]
             else None
         ),

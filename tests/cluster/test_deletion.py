@@ -148,7 +148,7 @@ def test_a_secret_that_is_no_longer_needed_is_left_as_it_was(workspace: Workspac
         secret = workspace.secret("otc")
         return secret is not None and not secret.metadata.finalizers and not secret.metadata.labels
 
-    eventually("the Secret is let go", is_as_it_was)
+    eventually("the Secret is released", is_as_it_was)
 
 
 def test_a_secret_let_go_while_the_operator_was_down_is_noticed(
@@ -176,7 +176,7 @@ def test_a_secret_that_loses_its_label_gets_it_back_and_is_let_go_in_the_end(wor
     eventually("the label is back", lambda: workspace.secret("otc").metadata.labels)
     workspace.delete()
     workspace.wait_gone()
-    eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+    eventually("the Secret is released", lambda: not workspace.secret("otc").metadata.finalizers)
 
 
 def test_a_secret_that_cannot_be_let_go_is_let_go_later(
@@ -192,7 +192,7 @@ def test_a_secret_that_cannot_be_let_go_is_let_go_later(
     workspace.wait_gone()
     eventually("it is said", lambda: f"from unused Secret {workspace.namespace}/otc" in operator.log.read_text())
     lift()
-    eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+    eventually("the Secret is released", lambda: not workspace.secret("otc").metadata.finalizers)
 
 
 @pytest.mark.parametrize("is_secret_first", [True, False])

@@ -97,8 +97,8 @@ def test_a_look_costs_one_list_call_for_a_whole_group_and_no_write(workspace: Wo
     for name in names:
         workspace.wait_ready(name)
     (last, *_) = reversed(workspace.cloud.requests(group_id=workspace.group_id))
-    looks = workspace.cloud.wait_for_request("list", workspace.group_id, count=4, after=last.sequence)
-    assert len(set(rounds(looks, RESYNC_SECONDS))) == len(looks)
+    listings = workspace.cloud.wait_for_request("list", workspace.group_id, count=4, after=last.sequence)
+    assert len(set(rounds(listings, RESYNC_SECONDS))) == len(listings)
     assert {request.operation for request in workspace.cloud.requests(group_id=workspace.group_id)} == {
         "create",
         "list",

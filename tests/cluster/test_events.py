@@ -1,4 +1,4 @@
-"""What users are told of a hook that fails in ever new ways is bounded, and in order."""
+"""The Events of a hook that fails in ever new ways are bounded and in order."""
 
 from typing import Any
 
@@ -32,12 +32,12 @@ def test_ever_new_failures_make_a_bounded_number_of_events(operator: OperatorPro
             lambda body, number=number: body["status"].get("error", {}).get("code") == f"AS.9{number:03}",
         )
     eventually("the burst is over", lambda: f"{FAILURES - 1:03}" in operator.log.read_text().rpartition("no Event")[0])
-    created, *told = find_events(workspace)
+    created, *reported = find_events(workspace)
     assert created.reason == "Created"
-    assert [f"AS.9{number:03}" in event.message for number, event in enumerate(told)] == [True] * TOLD
-    assert [event.message.startswith("(combined from similar events)") for event in told] == [False] * 10 + [True]
-    assert 2 <= told[-1].series.count <= FAILURES - 10
-    assert all(event.series is None for event in (created, *told[:-1]))
+    assert [f"AS.9{number:03}" in event.message for number, event in enumerate(reported)] == [True] * TOLD
+    assert [event.message.startswith("(combined from similar events)") for event in reported] == [False] * 10 + [True]
+    assert 2 <= reported[-1].series.count <= FAILURES - 10
+    assert all(event.series is None for event in (created, *reported[:-1]))
     requests = workspace.cluster.audit_events(
         resource="events", namespace=workspace.namespace, verbs=("create", "patch", "update")
     )

@@ -1,4 +1,4 @@
-"""What the operator was not told of, or is told of late."""
+"""Events that the watch does not show, or shows late."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def test_a_secret_that_somebody_takes_from_us_is_held_again(workspace: Workspace
     eventually("it is held again", lambda: hold() == before)
     workspace.delete()
     workspace.wait_gone()
-    eventually("it is let go", lambda: not any(hold()))
+    eventually("it is released", lambda: not any(hold()))
 
 
 @pytest.mark.parametrize("way", ["deleted", "edited"])
@@ -95,7 +95,7 @@ def test_a_secret_that_lost_its_label_unnoticed_is_let_go_with_its_last_user(
         else:
             workspace.patch("hook", {"spec": {"credentialsRef": None}})
             workspace.wait_ready()
-        eventually("it is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+        eventually("it is released", lambda: not workspace.secret("otc").metadata.finalizers)
 
 
 @pytest.mark.parametrize("is_followed", [True, False], ids=["and there is another", "and there is none left"])
@@ -121,5 +121,5 @@ def test_a_resource_that_went_while_the_watch_was_broken_off_is_forgotten(
             os.kill(operator.pid, signal.SIGCONT)
         if is_followed:
             workspace.wait_reason("AlreadyExists")
-        eventually("the Secret is let go", lambda: not workspace.secret("otc").metadata.finalizers)
+        eventually("the Secret is released", lambda: not workspace.secret("otc").metadata.finalizers)
         assert operator.is_running

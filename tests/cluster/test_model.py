@@ -1,7 +1,7 @@
-"""Random lives of hooks: whatever happens to resources, hooks, cloud and operator, in the end all is as wanted.
+"""Random lives of hooks: whatever happens to resources, hooks, cloud and operator, everything ends up as specified.
 
 A Hypothesis state machine applies, edits and deletes resources, changes and deletes hooks behind the operator's back,
-lets the cloud fail and kills the operator. Then the world is put in order, and what has settled is checked: each
+lets the cloud fail and kills the operator. Then the faults are cleared, and the final state is checked: each
 resource's hook is there as wanted unless its group is full, nothing is orphaned, no error is left.
 """
 
@@ -112,7 +112,7 @@ class LivesOfHooks(RuleBasedStateMachine):
             return
         try:
             self.put_the_world_in_order()
-            eventually("all is as wanted", lambda: not self.find_wrongs(), SETTLE_SECONDS)
+            eventually("everything matches the specs", lambda: not self.find_wrongs(), SETTLE_SECONDS)
         except TimeoutError as error:
             error.add_note("\n".join(self.find_wrongs()))
             error.add_note(log_tail(self.operator.log))

@@ -34,8 +34,8 @@ def test_a_thousand_hooks_in_sync_cost_no_write_and_at_most_a_look_a_group(
         cloud.wait_for_request("list", count=len(groups), state="answered")
     requests = cloud.requests()
     assert {request.operation for request in requests} == {"token", "list"}
-    looks = rounds([request for request in requests if request.operation == "list"], RESYNC_SECONDS)
-    assert len(looks) == len(set(looks))
+    listings = rounds([request for request in requests if request.operation == "list"], RESYNC_SECONDS)
+    assert len(listings) == len(set(listings))
     writes = cluster.audit_events(
         since=restarted_at,
         user=f"system:serviceaccount:{OPERATOR}:{OPERATOR}",

@@ -39,7 +39,7 @@ def wait_refused(workspace: Workspace, operation: str, right: str) -> None:
 
 def test_a_right_that_is_missing_is_named_and_waited_for_by_every_call(workspace: Workspace, user: str) -> None:
     cloud, group_id = workspace.cloud, workspace.group_id
-    create, look, modify, delete = (f"as:lifecycleHooks:{verb}" for verb in ("create", "list", "update", "delete"))
+    create, list_, modify, delete = (f"as:lifecycleHooks:{verb}" for verb in ("create", "list", "update", "delete"))
 
     cloud.set_permissions([*ALL - {create}], user)
     workspace.create(credentialsRef={"secretName": "otc"})
@@ -49,9 +49,9 @@ def test_a_right_that_is_missing_is_named_and_waited_for_by_every_call(workspace
 
     workspace.patch("hook", {"spec": {"defaultTimeout": 60}})
     wait_refused(workspace, "modify", modify)
-    cloud.set_permissions([*ALL - {look}], user)
+    cloud.set_permissions([*ALL - {list_}], user)
     # After a failure the hook is looked at first.
-    wait_refused(workspace, "list", look)
+    wait_refused(workspace, "list", list_)
     cloud.set_permissions([*ALL - {delete}], user)
     workspace.wait_ready()
     assert [hook["default_timeout"] for hook in cloud.hooks(group_id)] == [60]

@@ -24,7 +24,7 @@ def has_note(body: dict[str, Any]) -> bool:
 
 
 def wait_note(workspace: Workspace, name: str = "hook") -> dict[str, Any]:
-    return workspace.wait("it is told of", has_note, name)
+    return workspace.wait("it is reported", has_note, name)
 
 
 def without_message(body: dict[str, Any]) -> dict[str, Any]:

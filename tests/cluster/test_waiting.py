@@ -78,7 +78,7 @@ def test_a_group_that_hangs_does_not_slow_others(workspace: Workspace) -> None:
 
 
 def test_a_project_that_hangs_does_not_slow_others(workspace: Workspace) -> None:
-    """More hooks hang than may be in work for one project; those of another identity go on."""
+    """More hooks hang than are processed at a time for one project; those of another identity go on."""
     workspace.put_secret("otc", workspace.clouds_yaml())
     hanging = [workspace.cloud.add_group() for _ in range(5)]
     for group_id in hanging:

@@ -1,1 +1,1 @@
-"""The operator at work: on a local control plane, against a simulated cloud."""
+"""The operator in action: on a local control plane, against a simulated cloud."""

@@ -1,4 +1,4 @@
-"""Show the operator at work on this machine: a real API server, a simulated cloud, the sample hooks."""
+"""Show the operator in action on this machine: a real API server, a simulated cloud, the sample hooks."""
 
 import argparse
 import json
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End in good order, whatever signals still come; each step of that has its own bound."""
+    """Shut down cleanly, whatever signals still arrive; each step has its own time limit."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # Not by print, which the signal may have interrupted.

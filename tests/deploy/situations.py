@@ -1,4 +1,4 @@
-"""Situations of a resource, brought about with a real operator: what it writes into the status of each.
+"""Situations of a resource, produced with a real operator: what it writes into the status of each.
 
 `python -m tests.deploy.situations` keeps them as fixtures, for later builds to read.
 """
@@ -25,7 +25,7 @@ Situation = Callable[[Workspace], Body]
 
 
 def before_the_first_status(workspace: Workspace) -> Body:
-    """The create call is at work."""
+    """The create call is in progress."""
     workspace.cloud.fault("create", group_id=workspace.group_id, hold=True)
     workspace.create()
     workspace.cloud.wait_for_request("create", workspace.group_id, state="held")
@@ -38,7 +38,7 @@ def ready_(workspace: Workspace) -> Body:
 
 
 def generation_lag(workspace: Workspace) -> Body:
-    """The spec was changed, and the modify call is at work."""
+    """The spec was changed, and the modify call is in progress."""
     ready_(workspace)
     workspace.cloud.fault("modify", group_id=workspace.group_id, hold=True)
     workspace.patch("hook", {"spec": {"defaultTimeout": 600}})
@@ -52,7 +52,7 @@ def topic_not_found(workspace: Workspace) -> Body:
 
 
 def invalid_spec(workspace: Workspace) -> Body:
-    """AS refuses what our own rules let pass."""
+    """AS rejects what our own rules allow."""
     workspace.cloud.fault("create", group_id=workspace.group_id, code="AS.7036")
     workspace.create()
     return workspace.wait_reason("InvalidSpec")
@@ -90,7 +90,7 @@ def cloud_unavailable_at_first(workspace: Workspace) -> Body:
 def cloud_unavailable_later(workspace: Workspace) -> Body:
     ready_(workspace)
     workspace.cloud.fault("list", group_id=workspace.group_id, status=503, count=None)
-    _look_now(workspace)
+    _reconcile_now(workspace)
     return workspace.wait_reason("CloudUnavailable")
 
 
@@ -111,11 +111,11 @@ def drifted(workspace: Workspace) -> Body:
     workspace.create(driftPolicy="Report")
     workspace.wait_ready()
     workspace.cloud.update_hook(workspace.group_id, "hook", default_timeout=99)
-    _look_now(workspace)
+    _reconcile_now(workspace)
     return workspace.wait_reason("Drifted")
 
 
-def _look_now(workspace: Workspace) -> None:
+def _reconcile_now(workspace: Workspace) -> None:
     workspace.patch("hook", {"metadata": {"annotations": {RECONCILE_AT: "now"}}})
 
 

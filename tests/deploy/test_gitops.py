@@ -21,7 +21,7 @@ TRACKING = "argocd.argoproj.io/tracking-id"
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
-    """An operator that does not look at hooks by itself while a test runs."""
+    """An operator without a resync while a test runs."""
     with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast) as process:
         yield process
 

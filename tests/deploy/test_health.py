@@ -225,9 +225,9 @@ def test_15_minutes_are_the_same_in_any_time_zone(seconds: int, ago: int, zone: 
     assert find_health(failed(timedelta(seconds=ago), now=now), now, zone)[0] == expected
 
 
-def test_the_table_of_the_readme_tells_the_health_of_each_reason() -> None:
+def test_the_table_of_the_readme_has_the_health_of_each_reason() -> None:
     section = (DEPLOY / "README.md").read_text().split("## Argo CD", 1)[1]
-    told = {
+    documented = {
         reason: health
         for reasons, health in re.findall(r"^\| False \| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE)
         for reason in re.findall(r"`(\w+)`", reasons)
@@ -237,7 +237,7 @@ def test_the_table_of_the_readme_tells_the_health_of_each_reason() -> None:
         first, later = (find_health(failed(timedelta(minutes=ago), reason=reason), NOW)[0] for ago in (1, 16))
         return first if first == later else f"{first}, after 15 minutes {later}"
 
-    assert told == {reason: healths(reason) for reason in Reason if reason != "Available"}
+    assert documented == {reason: healths(reason) for reason in Reason if reason != "Available"}
 
 
 def test_the_health_check_merges_into_the_config_map_of_argo_cd(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Show the product at work on a real cluster: install, use, crash, upgrade, uninstall. Needs kubectl and openssl."""
+"""Show the product in action on a real cluster: install, use, crash, upgrade, uninstall. Needs kubectl and openssl."""
 
 import argparse
 import signal
@@ -54,7 +54,7 @@ def say(line: str) -> None:
 
 
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End in good order, whatever signals still come; each step of that has its own bound."""
+    """Shut down cleanly, whatever signals still arrive; each step has its own time limit."""
     ignore_signals()
     raise KeyboardInterrupt
 

@@ -21,7 +21,7 @@ from .report import Report, Step
 from .stage import GROUP_ID, LABEL, ONE, RESYNC_SECONDS, TOPIC_URN, WAIT_SECONDS, WEB, Stage
 
 SAMPLES = DEPLOY / "samples"
-#: deploy/README.md: how soon another replica works when the leader ends in good order, and when it does not.
+#: deploy/README.md: how soon another replica takes over when the leader shuts down cleanly, and when it crashes.
 HANDOVER_SECONDS, TAKEOVER_SECONDS = 5, 20
 #: README.md says "at once", in contrast to the slow retry, which comes after 30 s.
 AT_ONCE_SECONDS = 10
@@ -123,16 +123,16 @@ class Play:
             step.expect(600 in timeouts, f"AS has the new timeout: {timeouts}")
 
     def drift(self) -> None:
-        name = f"drift: repaired within the interval of {RESYNC_SECONDS} s"
+        name = f"drift: corrected within the interval of {RESYNC_SECONDS} s"
         with self._report.step(name, RESYNC_SECONDS + AT_ONCE_SECONDS):
             self._cloud.update_hook(GROUP_ID, "test-hook1", default_timeout=1234)
             self._cloud.delete_hook(GROUP_ID, "drain-before-terminate")
 
-            def look() -> bool:
+            def check() -> bool:
                 found = {hook["lifecycle_hook_name"]: hook["default_timeout"] for hook in self._cloud.hooks(GROUP_ID)}
                 return found == {"test-hook1": 600, "drain-before-terminate": 3600}
 
-            eventually("both hooks are in AS again as they were", look, WAIT_SECONDS)
+            eventually("both hooks are in AS again as they were", check, WAIT_SECONDS)
 
     def bring_a_secret(self) -> None:
         with self._report.step("Secret: create until its hook is Ready", AT_ONCE_SECONDS) as step:
@@ -159,7 +159,7 @@ class Play:
             step.expect(not changed, f"hooks and their status stay as they are: {', '.join(changed)}")
             calls = [each for each in self._cloud.requests(after=seen) if each.operation in WRITING]
             others = [f"{each.operation} {each.hook_name}" for each in calls if each.hook_name != name]
-            step.expect(not others, f"AS is not called to change what is as wanted: {', '.join(others)}")
+            step.expect(not others, f"AS is not called to change what matches the spec: {', '.join(others)}")
             self._check_restarts(step)
 
     def restart(self) -> None:
@@ -180,7 +180,7 @@ class Play:
             began = time.monotonic()
             self._set_environment(variable, "0")
 
-            def look() -> str | None:
+            def check() -> str | None:
                 for pod in self._stage.pods():
                     if pod["metadata"]["uid"] in before:
                         continue
@@ -191,7 +191,7 @@ class Play:
                 return None
 
             try:
-                message = eventually("the process has ended", look, WAIT_SECONDS)
+                message = eventually("the process has ended", check, WAIT_SECONDS)
                 step.seconds = time.monotonic() - began
                 step.expect("resync" in message, f"the termination message says why: {message}")
                 step.expect("Traceback" not in message, f"it is readable: {message}")
@@ -442,22 +442,22 @@ class Play:
         step.expect(not twice, f"one operator works at a time: created twice are {twice}")
 
     def _check_secrets(self) -> None:
-        """A Secret is let go right after the last hook that needs it."""
+        """A Secret is released right after the last hook that needs it."""
 
         def is_free() -> bool:
             return not self._cluster.list("secrets", "--all-namespaces", "--selector", IN_USE)
 
-        eventually("all Secrets are let go", is_free, AT_ONCE_SECONDS)
+        eventually("all Secrets are released", is_free, AT_ONCE_SECONDS)
 
     def _check_nothing_left(self) -> None:
         listable = self._cluster.kubectl("api-resources", "--verbs=list,delete", "--output=name").split()
         selected = ("--all-namespaces", "--selector", f"app.kubernetes.io/name={OPERATOR}")
 
-        def look() -> str:
+        def check() -> str:
             return self._cluster.kubectl("get", ",".join(listable), *selected, "--output=name", "--ignore-not-found")
 
         try:
-            eventually("nothing of it stays in the cluster", lambda: not look(), WAIT_SECONDS)
+            eventually("nothing of it stays in the cluster", lambda: not check(), WAIT_SECONDS)
         except TimeoutError as error:
-            error.add_note(look())
+            error.add_note(check())
             raise

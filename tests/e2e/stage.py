@@ -258,11 +258,11 @@ class Stage:
     def wait_for_leader(self) -> dict[str, Any]:
         """Wait until one of the pods leads, and return it."""
 
-        def look() -> dict[str, Any] | None:
+        def find() -> dict[str, Any] | None:
             leader = self.leader()
             return next((pod for pod in self.pods() if pod["metadata"]["name"] == leader), None)
 
-        return eventually("a pod leads", look, WAIT_SECONDS)
+        return eventually("a pod leads", find, WAIT_SECONDS)
 
     def signal(self, pod: Mapping[str, Any], number: signal.Signals) -> None:
         """Send a signal to the operator in a pod, as its node could."""

@@ -18,14 +18,14 @@ NAMESPACE = "web"
 
 
 class ApiServer:
-    """The objects, and who is told of their changes."""
+    """The objects, and who is notified of their changes."""
 
-    def __init__(self, draw: random.Random, tell: Callable[[str, Body], None]) -> None:
+    def __init__(self, draw: random.Random, notify: Callable[[str, Body], None]) -> None:
         """Take what is called with each change, by its type."""
         self.objects: dict[str, Body] = {}
         self.writes = 0
         self.removed: list[Body] = []
-        self._tell = tell
+        self._notify = notify
         self._draw = draw
         self._version = 100
         self._uids = 0
@@ -129,7 +129,7 @@ class ApiServer:
         self._version += 1
         metadata = {**body["metadata"], "resourceVersion": str(self._version)}
         stored = self.objects[metadata["name"]] = {**body, "metadata": metadata}
-        self._tell(event_type, stored)
+        self._notify(event_type, stored)
         return stored
 
     def _remove(self, body: Body) -> None:
@@ -137,7 +137,7 @@ class ApiServer:
         self._version += 1
         last = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self._version)}}
         self.removed.append(last)
-        self._tell("DELETED", last)
+        self._notify("DELETED", last)
 
 
 def _merge(content: Body, changes: Body) -> dict[str, Any]:

@@ -111,14 +111,14 @@ def explain(effect: Mapping[str, Any], operation: str) -> CallError:
 
 
 class Listings:
-    """One process's lists of hooks, which those share who look at the same group at about the same time."""
+    """One process's lists of hooks, which everybody shares who lists the same group at about the same time."""
 
     def __init__(self) -> None:
         self.by_group: dict[str, tuple[float, asyncio.Task[Listing]]] = {}
 
 
 class Judge(Protocol):
-    """Is told of each call before it has its effect."""
+    """Is notified of each call before it takes effect."""
 
     def is_there(self, uid: str) -> bool: ...
     def may_create(self, uid: str, key: Key, fields: Mapping[str, Any]) -> None: ...

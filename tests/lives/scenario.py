@@ -36,7 +36,7 @@ WRITE_EFFECTS: Sequence[dict[str, Any]] = (
     {"conflict": True},
     *IN_MEMORY_EFFECTS,
 )
-#: These kinds of steps need an API server or a watch that does what it is told to.
+#: These kinds of steps need an API server or a watch that works without faults.
 IN_MEMORY_KINDS = frozenset({"write_fault", "relist", "lag"})
 _SHARE_OF_PLOTS = 0.1
 #: Right after something else, in the middle of what follows from it, or when that is over.

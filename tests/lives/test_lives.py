@@ -1,4 +1,4 @@
-"""Whatever happens to resources, hooks, cloud, API server, watch and operator, in the end all is as wanted."""
+"""Whatever happens to resources, hooks, cloud, API server, watch and operator, everything ends up as specified."""
 
 import os
 import subprocess
@@ -31,8 +31,8 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 def test_every_life_ends_well() -> None:
     share = LIVES // PROCESSES
     players = [start(number * share, (number + 1) * share - 1) for number in range(PROCESSES)]
-    told = [player.communicate()[0] for player in players]
-    assert [player.returncode for player in players] == [0] * PROCESSES, "\n".join(told)
+    outputs = [player.communicate()[0] for player in players]
+    assert [player.returncode for player in players] == [0] * PROCESSES, "\n".join(outputs)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -42,11 +42,11 @@ def test_a_life_ends_well(seed: int) -> None:
 
 
 def test_a_life_is_the_same_in_every_process() -> None:
-    told = []
+    outputs = []
     for hash_seed in ("1", "2"):
         code = "import sys; from tests.lives.scenario import *; from tests.lives.world import *; "
         code += "[play(make_life(seed), seed, print) for seed in range(20)]"
-        told.append(
+        outputs.append(
             subprocess.run(
                 [sys.executable, "-c", code],
                 cwd=Path(__file__).parents[2],
@@ -56,8 +56,8 @@ def test_a_life_is_the_same_in_every_process() -> None:
                 text=True,
             ).stdout
         )
-    assert len(told[0].splitlines()) > 200
-    assert told[0] == told[1]
+    assert len(outputs[0].splitlines()) > 200
+    assert outputs[0] == outputs[1]
 
 
 def test_a_life_that_fails_is_shrunk_to_what_it_fails_by() -> None:

@@ -52,7 +52,7 @@ def _find_wrong(  # noqa: C901, PLR0911, PLR0912  (one question after the other)
             if hook is None or differs(hook, spec):
                 return f"is Ready, and its hook is {hook}"
             if status["lifecycleHook"]["createTime"] != hook["create_time"]:
-                return "tells of a hook that is no more"
+                return "names a hook that does not exist any more"
         case "Drifted":
             if spec.get("driftPolicy") != "Report" or (hook is not None and not differs(hook, spec)):
                 return f"is Drifted, and its hook is {hook}"

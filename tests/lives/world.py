@@ -41,7 +41,7 @@ FOREIGN = {
 
 
 def play(steps: Sequence[Step], seed: int, say: Callable[[str], object] | None = None) -> list[str]:
-    """Play a life to its end, and return what was or is wrong; `say` is told what happens."""
+    """Play a life to its end, and return what was or is wrong; `say` reports what happens."""
     needs_resync = any(
         step.kind in DRIFTING_KINDS or "late_seconds" in step.details.get("effect", {}) for step in steps
     )
@@ -208,7 +208,7 @@ class _World(Judge):
         self.server.edit(name, {}, annotations=annotation)
 
     def relist(self) -> None:
-        """The watch breaks off and starts anew: what it has not told yet, it never tells, gone objects least of all."""
+        """The watch breaks off and starts anew: what it has not shown yet, it never shows, deletions least of all."""
         if self._process is not None:
             self._process.relist()
 
@@ -301,7 +301,7 @@ class _World(Judge):
                 continue
             if record.is_modified or not self._is_fingerprinted(body["metadata"]["uid"], record.fields):
                 self._unprovable.add(body["metadata"]["uid"])
-        # A call at work may have its effect yet, and lost its fingerprint.
+        # A call in progress may still take effect, and has lost its fingerprint.
         for body in self.server.objects.values():
             uid = body["metadata"]["uid"]
             if uid in self._tampered and uid in self._in_doubt and "lifecycleHook" not in body.get("status", {}):
@@ -345,7 +345,7 @@ class _Process:
         client: Any = ApiClient(world.server, world.network, self._number)
         self._controller = Controller(client, (), tidy_seconds=TIDY_SECONDS, check_seconds=500)
         access: Any = _Access(world, self._number)
-        events = EventRecorder(client)  # never started: nothing depends on what users are told
+        events = EventRecorder(client)  # never started: nothing depends on Events
         self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims, events)
         self._events: deque[tuple[float, str | None, Body]] = deque()
         self._is_told = asyncio.Event()
@@ -371,7 +371,7 @@ class _Process:
         told_at = asyncio.get_running_loop().time() + self._world.lag_seconds + draw.choice((0.001, 0.01, 0.2))
         if self._events:
             told_at = max(told_at, self._events[-1][0])
-        for _ in range(draw.choice((1, 1, 1, 2))):  # some are told twice
+        for _ in range(draw.choice((1, 1, 1, 2))):  # some are delivered twice
             self._events.append((told_at, event_type, body))
         self._is_told.set()
 

@@ -37,14 +37,14 @@ LOG_TAIL_LINES = 25
 T = TypeVar("T")
 
 
-def eventually(what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
+def eventually(what: str, probe: Callable[[], T | None], seconds: float = 60) -> T:
     """Look again and again until there is something to see, and return it.
 
     Raises TimeoutError, with `what` was awaited, if there is nothing before the deadline.
     """
     deadline = time.monotonic() + seconds
     while True:
-        if seen := look():
+        if seen := probe():
             return seen
         if time.monotonic() > deadline:
             message = f"waited {seconds} s in vain: {what}"
@@ -69,14 +69,14 @@ def install(control_plane: ControlPlane, base: Path = DEPLOY / "base") -> str:
     return applied
 
 
-def rounds(looks: Iterable[LoggedRequest], resync_seconds: float) -> list[tuple[str | None, int]]:
-    """Return for each look at a group which one it is by the clock: one that is late does not put off the next."""
+def rounds(listings: Iterable[LoggedRequest], resync_seconds: float) -> list[tuple[str | None, int]]:
+    """Return the number of each listing of a group by the clock: one that is late does not delay the next."""
 
-    def number(look: LoggedRequest) -> int:
-        phase = zlib.crc32(str(look.group_id).encode()) / 2**32
-        return math.floor(look.received_at / resync_seconds - phase)
+    def number(listing: LoggedRequest) -> int:
+        phase = zlib.crc32(str(listing.group_id).encode()) / 2**32
+        return math.floor(listing.received_at / resync_seconds - phase)
 
-    return [(look.group_id, number(look)) for look in looks]
+    return [(listing.group_id, number(listing)) for listing in listings]
 
 
 class OperatorProcess:

@@ -47,7 +47,7 @@ class Workspace:
             for suspension in self.cloud.hanging_instances(self.group_id):
                 self.cloud.delete_hanging_instance(self.group_id, suspension["lifecycle_action_key"])
         for hook in self.all():
-            self.delete(hook["metadata"]["name"])  # first: from then on no pass can put the finalizer on again
+            self.delete(hook["metadata"]["name"])  # first: from then on no reconcile can add the finalizer again
             self.let_go(hook["metadata"]["name"])
         self._api.close()
 
@@ -233,12 +233,12 @@ class Workspace:
     ) -> dict[str, Any]:
         """Wait until something holds of a resource, and return it."""
 
-        def look() -> dict[str, Any] | None:
+        def find() -> dict[str, Any] | None:
             body = self.get(name)
             return body if body is not None and holds(body) else None
 
         try:
-            return eventually(what, look, seconds)
+            return eventually(what, find, seconds)
         except TimeoutError as error:
             error.add_note(yaml.safe_dump(self.get(name)))
             raise

@@ -88,7 +88,7 @@ def test_a_default_is_allowed_by_its_own_schema_and_not_required(path: str) -> N
 
 @pytest.mark.parametrize("path", ["spec", "spec.credentialsRef"])
 def test_a_field_that_need_not_be_given_may_be_null(path: str) -> None:
-    """The API server drops a null where there is a default, and else needs to be told, for server-side apply."""
+    """The API server drops a null where there is a default, and else needs nullable, for server-side apply."""
     schema = node(path)
     for name in schema["properties"].keys() - set(schema["required"]):
         assert "default" in node(f"{path}.{name}") or node(f"{path}.{name}").get("nullable"), name

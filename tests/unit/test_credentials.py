@@ -523,9 +523,9 @@ def test_a_clouds_yaml_with_no_such_cloud_is_refused_with_a_hint(text: str, help
 def test_what_is_told_of_the_keys_is_short_and_printable(caplog: pytest.LogCaptureFixture) -> None:
     odd = rf'"\u202e\n{"x" * 900}": x'
     read_clouds_yaml(clouds().replace("username: operator", f"{odd}\n      username: operator"), "otc", SOURCE)
-    for told in (read_invalid(f"clouds: {{{odd}}}").message, caplog.messages[0]):
-        assert len(told) < 400
-        assert told.isprintable()
+    for shown in (read_invalid(f"clouds: {{{odd}}}").message, caplog.messages[0]):
+        assert len(shown) < 400
+        assert shown.isprintable()
 
 
 @pytest.mark.parametrize("name", ["auth_url", "username", "password"])

@@ -1,4 +1,4 @@
-"""What the log looks like."""
+"""The format of the log."""
 
 import json
 import logging

@@ -71,7 +71,7 @@ def test_the_exit_status_of_the_operator_is_that_of_the_command(
         (["crd", "stray"], "stray"),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_told_on_stderr_with_exit_status_2(
+def test_what_is_wrong_with_the_arguments_is_reported_on_stderr_with_exit_status_2(
     started: list[Settings], capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
 ) -> None:
     assert end(*arguments) == 2

@@ -55,7 +55,7 @@ class Gate:
 
 
 class Clock:
-    """Tells the time, which goes only when told to."""
+    """A clock that advances only on request."""
 
     def __init__(self) -> None:
         self.now = 1000.0

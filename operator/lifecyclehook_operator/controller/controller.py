@@ -130,7 +130,7 @@ class Controller:
         self._retry(obj.uid for obj in self.cache.in_group(group_id))
 
     def _on_gone(self, obj: LifecycleHook) -> None:
-        """Forget an object that is gone; if nothing held its deletion back, once it has been cleaned up after."""
+        """Forget an object that is gone; if its finalizer did not hold the deletion back, after a clean-up."""
         before = self.cache.get(obj.uid)
         if before is None or (obj.is_deleting and before.is_deleting and before.has_finalizer):
             self._forget(obj.uid)
@@ -150,7 +150,7 @@ class Controller:
         """Handle a watch event of a Secret with our label; None if it is gone or has lost the label.
 
         A change is taken up at once, one that is not protected any more though it is needed is protected again, and one
-        that nothing needs any more is let go. Raises KubernetesError.
+        that nothing needs any more is released. Raises KubernetesError.
         """
         self._is_relisted |= event_type is None
         users = self.cache.users_of_secret(*key)

@@ -67,7 +67,7 @@ class SecretStore:
         self._protected: dict[Key, Secret] = {}
         #: Those that may have our finalizer all the same: who has lost the label is not watched any more.
         self._doubtful: set[Key] = set()
-        #: Those in use, held or not.
+        #: Those in use, protected or not.
         self._known: WeakValueDictionary[Key, Secret] = WeakValueDictionary()
         self._missing: set[Key] = set()
         self.is_any_missing = asyncio.Event()

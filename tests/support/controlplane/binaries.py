@@ -123,7 +123,7 @@ def make_binaries(folder: Path, say: Say) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left behind: the lock is ours, so nobody is at work there."""
+    """Remove what a killed process left behind: the lock is ours, so no other process uses it."""
     if folder.exists():
         shutil.rmtree(folder)
     for leftover in folder.parent.glob(f"{folder.name}.*/"):
