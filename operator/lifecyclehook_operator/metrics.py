@@ -13,8 +13,8 @@ from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 
 AS_REQUESTS = Counter(
     "lifecyclehook_as_requests",
-    "Requests to the AS API, by operation, HTTP status code (empty: no response) and AS error code (empty: none; other: "
-    "not documented for hooks).",
+    "Requests to the AS API, by operation, HTTP status code (empty: no response) and AS error code (empty: none; "
+    "other: not documented for hooks).",
     ["operation", "code", "error_code"],
 )
 AS_REQUEST_DURATION = Histogram(

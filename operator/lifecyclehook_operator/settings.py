@@ -53,8 +53,9 @@ class Settings(BaseSettings):
     )
     allowed_endpoints: Annotated[tuple[str, ...], NoDecode] = Field(
         default=_ENDPOINTS,
-        description="Hosts that credentials in Secrets may connect to, as a glob in which * stays within one label, with "
-        ":port unless it is 443; repeatable. The hosts and ports of the operator's own credentials are always allowed.",
+        description="Hosts that credentials in Secrets may connect to, as a glob in which * stays within one label, "
+        "with :port unless it is 443; repeatable. The hosts and ports of the operator's own credentials are always "
+        "allowed.",
     )
     health_port: int = Field(
         default=8080, ge=0, le=65535, description="Port of the probes /healthz and /readyz; 0 disables them."
