@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,15 @@ async def test_codes_that_are_made_up_are_one_in_the_metrics(server: HostileServ
     series = {"operation": "list", "code": "444"}
     assert REGISTRY.get_sample_value("lifecyclehook_as_requests_total", {**series, "error_code": "other"}) == 3
     assert REGISTRY.get_sample_value("lifecyclehook_as_requests_total", {**series, "error_code": "AS.0"}) is None
+
+
+@pytest.mark.parametrize(
+    "date",
+    ["", "soon", "Wed, 21 Oct 9999999999999999999 07:28:00 GMT", "9" * 5000],
+    ids=["empty", "text", "year", "digits"],
+)
+async def test_a_clock_that_shows_no_time_is_not_read(server: HostileServer, date: str) -> None:
+    server.answer = answers(response({"instance_hanging_info": []}, headers={"Date": date}))
+    async with connect(server.url) as client:
+        suspensions = await client.list_suspensions("group", not_before=math.inf)
+    assert abs(suspensions.listed_at - datetime.now(UTC)) < timedelta(minutes=1)

@@ -91,7 +91,7 @@ class Suspensions:
         """When AS made the list, by its own clock if it tells."""
         try:
             return _in_utc(parsedate_to_datetime(self.response.headers["Date"]))
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             return datetime.now(UTC)
 
     def hanging(self) -> Iterator[Suspension]:
