@@ -73,7 +73,7 @@ def test_a_secret_that_comes_later_is_found(workspace: Workspace) -> None:
         pytest.param(NESTED_MERGE_KEYS, "merges in more than 100 fields", id="nested-merge-keys"),
         pytest.param("#" * 65_537, "64 KiB", id="too-long"),
         pytest.param(
-            "clouds: {otc: {region_name: '[', auth: {password: p-hidden}}}", "region_name may hold only", id="region"
+            "clouds: {otc: {region_name: '[', auth: {password: p-hidden}}}", "region_name may contain only", id="region"
         ),
     ],
 )

@@ -349,7 +349,7 @@ async def test_however_many_credentials_a_user_has_a_wrong_password_in_all_of_th
     kept_back = [error for error in errors if error.http_status is None]
     assert len(kept_back) == 6
     for error in kept_back:
-        assert "IAM has refused this user 4 times within 15 minutes" in error.message
+        assert "IAM has refused 4 logins of this user within 15 minutes" in error.message
         assert error.retry_after_seconds == 900
     simulator.add_user("other", "other-password")
     other = make_credentials(simulator, username="other", password="other-password")
@@ -544,7 +544,7 @@ async def test_an_address_of_as_that_cannot_be_called_is_not_called(client: Clie
     (error,) = await gather_errors([client.list()])
     assert isinstance(error, CredentialsError)
     assert (error.reason, error.operation) == ("CredentialsInvalid", "authenticate")
-    assert "the address of AS, as found for region 'eu-de'" in error.message
+    assert "the AS endpoint for region 'eu-de' " in error.message
 
 
 async def test_one_who_stops_waiting_does_not_take_the_login_from_the_others(client: Client) -> None:

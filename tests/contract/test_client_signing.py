@@ -146,7 +146,7 @@ async def test_a_user_who_may_not_list_projects_is_told_to_give_the_projects_id(
         with pytest.raises(WaitingError) as caught:
             await project.get_project_id()
     assert (caught.value.reason, caught.value.http_status) == ("Forbidden", 403)
-    assert caught.value.advice.startswith("Give project_id in place of project_name, and as_endpoint_override")
+    assert caught.value.advice.startswith("Give project_id instead of project_name, and as_endpoint_override")
     async with sign_in_limited(simulator, project_id=simulator.project_id) as project:
         assert (await project.list_hooks(simulator.add_group(), not_before=0)).entries == []
 

@@ -236,7 +236,7 @@ def test_this_machine_may_be(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("cacert", "problem"),
-    [("none", "cacert holds no certificate in PEM form"), ("x" * (64 * 1024 + 1), "cacert may be 64 KiB long")],
+    [("none", "cacert is not a PEM certificate"), ("x" * (64 * 1024 + 1), "cacert may be 64 KiB long")],
 )
 async def test_a_cacert_that_is_none_or_too_long_is_refused(cacert: str, problem: str) -> None:
     secret = Secret({"clouds.yaml": clouds(), "cacert": cacert}, is_protected=True)
@@ -586,7 +586,7 @@ def test_a_rule_that_is_broken_is_named(auth: dict[str, Any], help_: str) -> Non
 @pytest.mark.parametrize("name", ["auth_url", "as_endpoint"])
 def test_an_address_that_nothing_can_be_sent_to_is_refused(name: str, address: str) -> None:
     text = clouds({**AUTH, name: address})
-    assert f"{name} is not an address of the form https://host" in read_invalid(text).message
+    assert f"{name} is not a valid URL of the form https://host" in read_invalid(text).message
 
 
 @pytest.mark.parametrize(
@@ -605,7 +605,7 @@ ACCESS_KEY = {"auth_url": AUTH["auth_url"], "ak": "AK", "sk": "SK", "project_id"
 @pytest.mark.parametrize("value", ["[", "eu-dé", "a b", "a/b", "a@b", "..", "a..b", "a.", "a\n", "a" * 64])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_no_name_is_refused(name: str, value: str) -> None:
-    assert f"{name} may hold only letters, digits" in read_invalid(clouds({**AUTH, name: value})).message
+    assert f"{name} may contain only letters, digits" in read_invalid(clouds({**AUTH, name: value})).message
 
 
 @pytest.mark.parametrize("value", ["eu-de", "RegionOne", "eu-de.1_x", "b53e5554fad0494d96206fb84296510b"])
@@ -618,7 +618,7 @@ def test_names_are_taken(name: str, value: str) -> None:
 @pytest.mark.parametrize("name", HEADER_VALUES)
 def test_what_no_header_can_hold_is_refused(name: str, value: str) -> None:
     error = read_invalid(clouds({**ACCESS_KEY, name: value}))
-    assert f"{name} may hold only visible ASCII characters" in error.message
+    assert f"{name} may contain only visible ASCII characters" in error.message
     assert "hidden" not in shown(error)
 
 
@@ -626,7 +626,7 @@ def test_what_no_header_can_hold_is_refused(name: str, value: str) -> None:
 def test_half_a_character_is_refused(name: str) -> None:
     text = clouds({**AUTH, "ak": "AK", "sk": "SK"} | {name: "VALUE"}).replace("VALUE", r'"hidden\ud800"')
     assert "hidden" not in shown(read_invalid(text))
-    with pytest.raises(ValidationError, match="holds what is no character"):
+    with pytest.raises(ValidationError, match="contains an invalid Unicode character"):
         Credentials.model_validate({**AUTH, "ak": "AK", "sk": "SK"} | {name: "hidden\ud800"})
 
 

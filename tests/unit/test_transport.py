@@ -88,10 +88,10 @@ def test_there_are_no_other_failures_on_the_way() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (httpx.ReadTimeout(""), "no answer from as.example.com in time"),
-        (httpx.ConnectTimeout(""), "no answer from as.example.com in time"),
+        (httpx.ReadTimeout(""), "no response from as.example.com in time"),
+        (httpx.ConnectTimeout(""), "no response from as.example.com in time"),
         (httpx.ConnectError("<b>refused</b>\n"), "cannot connect to as.example.com: refused"),
-        (httpx.ReadError(""), "the connection to as.example.com was lost before the answer was complete"),
+        (httpx.ReadError(""), "the connection to as.example.com was lost before the response was complete"),
     ],
 )
 async def test_a_failure_on_the_way_is_described_in_the_same_words_each_time(error: Exception, message: str) -> None:

@@ -1,6 +1,6 @@
-"""Who we are for the cloud, as httpx authentication flows, and where that lets us find AS.
+"""Authentication as httpx auth flows: an IAM token of a user (API v3, password method), or a signing access key.
 
-Either a user with an IAM token (API v3, password method), or an access key that signs each request.
+Both also find the project and its AS endpoint.
 """
 
 import asyncio
@@ -39,13 +39,13 @@ TOKEN_HEADER = "X-Auth-Token"  # noqa: S105  (the name of a header, not a secret
 
 #: How long before its expiry a token is renewed, in seconds: longer than any call takes.
 _RENEWAL_MARGIN_SECONDS = 300
-#: A token that replaces a refused one and is refused too is not renewed: the login was accepted, so it isn't that.
+#: A token that replaces a refused one and is refused too is not renewed: its login was accepted, so that is not why.
 _PROBATION_SECONDS = 60
-#: How many tokens are renewed in that time even if calls are answered in between: one kind may always be refused.
+#: How many tokens are renewed in that time even if other calls succeed: one kind of call may always be refused.
 _RENEWALS_LIMIT = 3
-#: For how long IAM is not asked again with the same credentials after it has refused them, in seconds.
+#: How long the login is not retried with credentials that IAM has refused, in seconds.
 _REFUSED_LOGIN_SECONDS = 300
-#: IAM locks a user, for everybody, at the fifth refused login within 15 minutes. We stay below that.
+#: IAM locks a user, for everybody, at the fifth refused login within 15 minutes. The operator stays below that.
 _REFUSED_LOGINS_LIMIT = 4
 _REFUSED_LOGINS_SECONDS = 900
 
@@ -56,7 +56,7 @@ _LOCKED_ADVICE = (
     "wherever a wrong one is in use."
 )
 _NO_PROJECTS_ADVICE = (
-    "Give project_id in place of project_name, and as_endpoint_override if the catalog can't be read either, or grant "
+    "Give project_id instead of project_name, and as_endpoint_override if the catalog can't be read either, or grant "
     "the user the right to list projects."
 )
 #: What is said of a response that may be a token.
@@ -64,7 +64,7 @@ _UNDOCUMENTED = "the body is not as IAM documents it"
 _NO_CATALOG_ADVICE = "Give as_endpoint_override, or grant the user the right to read the catalog."
 
 
-Answer = TypeVar("Answer", bound=BaseModel)
+Content = TypeVar("Content", bound=BaseModel)
 
 
 class _TokenBody(BaseModel):
@@ -74,7 +74,7 @@ class _TokenBody(BaseModel):
     catalog: Services = []
 
 
-class _TokenAnswer(BaseModel):
+class _TokenResponse(BaseModel):
     token: _TokenBody
 
 
@@ -88,7 +88,7 @@ class _Catalog(BaseModel):
 
 @dataclass(frozen=True)
 class Token:
-    """A project-scoped token: its value, for how long it serves, and where it says that AS is."""
+    """A project-scoped token: its value, when to renew it, and the AS endpoint."""
 
     value: SecretStr
     renew_at: float
@@ -96,12 +96,12 @@ class Token:
     endpoint: Endpoint
 
     @classmethod
-    def from_answer(cls, response: httpx.Response, credentials: Credentials) -> Self:
-        """Read the answer of POST /v3/auth/tokens.
+    def from_response(cls, response: httpx.Response, credentials: Credentials) -> Self:
+        """Read the response to POST /v3/auth/tokens.
 
-        The lifetime is the difference of the answer's own two times, so that no clock here has to be right.
+        The lifetime is the difference of two times of the response, so that no clock here has to be right.
         """
-        body = _TokenAnswer.model_validate_json(response.content).token
+        body = _TokenResponse.model_validate_json(response.content).token
         lifetime = (body.expires_at - body.issued_at).total_seconds()
         return cls(
             value=SecretStr(response.headers["X-Subject-Token"]),
@@ -116,7 +116,7 @@ class Token:
 
 
 class LoginLimit:
-    """Keeps the refused logins of one user, whatever they are for, below the number at which IAM locks the user."""
+    """Keeps the refused logins of one user, to any project, below the number at which IAM locks the user."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -124,10 +124,10 @@ class LoginLimit:
 
     @asynccontextmanager
     async def turn(self, timeout_seconds: float) -> AsyncIterator[None]:
-        """Wait for the turn to log in, for one login at a time is in flight, and say by `count_refusal` if it fails.
+        """Wait for the turn to log in, one login at a time. The caller counts a refusal by `count_refusal`.
 
-        Raises CredentialsError if there were so many refusals lately that one more could lock the user, and
-        TransientError if the logins before it take longer than `timeout_seconds`.
+        Raises CredentialsError if one more refusal could lock the user, and TransientError if the logins before take
+        longer than `timeout_seconds`.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -142,9 +142,9 @@ class LoginLimit:
             self._lock.release()
 
     def count_refusal(self) -> None:
-        """Take note that IAM has refused a login."""
+        """Count a login that IAM has refused."""
         self._refused_at.append(time.monotonic())
-        # The count outlives the client whose login was refused, which may be closed before.
+        # Keeps this object, and so the count, even if the client whose login was refused is forgotten before.
         asyncio.get_running_loop().call_later(_REFUSED_LOGINS_SECONDS, self._forget_old_refusals)
 
     def _check(self) -> None:
@@ -152,8 +152,8 @@ class LoginLimit:
         if len(self._refused_at) >= _REFUSED_LOGINS_LIMIT:
             raise CredentialsError(
                 Reason.AUTHENTICATION_FAILED,
-                f"IAM has refused this user {_REFUSED_LOGINS_LIMIT} times within 15 minutes, whatever the password "
-                "and the project, and may lock it at the next refusal: it is asked again when they are over",
+                f"IAM has refused {_REFUSED_LOGINS_LIMIT} logins of this user within 15 minutes, for any project, and "
+                "may lock the user at the next one; the operator waits until the 15 minutes are over",
                 operation=OPERATION,
                 retry_after_seconds=self._refused_at[0] + _REFUSED_LOGINS_SECONDS - time.monotonic(),
             )
@@ -164,22 +164,22 @@ class LoginLimit:
 
 
 class LoginLimits:
-    """The limits of all users that log in here."""
+    """The limits of all users."""
 
     def __init__(self) -> None:
         self._limits: WeakValueDictionary[Hashable, LoginLimit] = WeakValueDictionary()
 
     def of_user(self, credentials: Credentials) -> LoginLimit:
-        """Return the limit of the user that these credentials are of."""
+        """Return the limit of the user in these credentials."""
         domain = credentials.user_domain_id or credentials.user_domain_name
         user = credentials.user_id or (credentials.username, domain)
         return self._limits.setdefault((_with_version(credentials.auth_url), user), LoginLimit())
 
 
 class TokenAuth(httpx.Auth):
-    """Puts an IAM token on each request. One login is in flight at a time, however many requests wait for it.
+    """Adds an IAM token to each request. There is one login at a time, however many requests wait for it.
 
-    A 401 leads to one new token and one repeat of the request.
+    After a 401, a new token is requested and the request repeated, once.
     """
 
     def __init__(self, credentials: Credentials, http: HttpClient, limit: LoginLimit) -> None:
@@ -206,14 +206,14 @@ class TokenAuth(httpx.Auth):
             self._is_accepted = True
 
     async def find_endpoint(self) -> Endpoint:
-        """Return where the project is, as the token says.
+        """Return the project and its AS endpoint, from the token.
 
         Raises CallError if IAM can't be reached or refuses.
         """
         return (await self.get_token()).endpoint
 
     async def get_token(self) -> Token:
-        """Return a token that serves for a while yet.
+        """Return a token that is valid for a while.
 
         Raises CallError if IAM can't be reached or refuses.
         """
@@ -222,7 +222,7 @@ class TokenAuth(httpx.Auth):
         return await self._login.answer()
 
     async def _renew_refused(self, refused: Token) -> Token | None:
-        """Return a token other than the refused one, or None where another would be refused as well."""
+        """Return a token other than the refused one, or None if another would be refused as well."""
         if self._token is refused:
             now = time.monotonic()
             recent = [renewed_at for renewed_at in self._renewals if now - renewed_at < _PROBATION_SECONDS]
@@ -250,13 +250,13 @@ class TokenAuth(httpx.Auth):
         if response.status_code != httpx.codes.CREATED:
             raise _login_error(response)
         try:
-            return Token.from_answer(response, self._credentials)
+            return Token.from_response(response, self._credentials)
         except (ValidationError, KeyError) as error:
             raise undocumented(OPERATION, response, _UNDOCUMENTED) from error
 
 
 class AccessKeyAuth(SignatureAuth):
-    """Signs each request with an access key. Project and endpoint are asked for once, where they aren't configured."""
+    """Signs each request with an access key. Project and endpoint are looked up once, unless they are configured."""
 
     def __init__(self, credentials: Credentials, http: HttpClient) -> None:
         super().__init__(credentials.ak, credentials.sk or SecretStr(""), credentials.security_token)
@@ -266,7 +266,7 @@ class AccessKeyAuth(SignatureAuth):
         self._endpoint: Endpoint | None = None
 
     async def find_endpoint(self) -> Endpoint:
-        """Return where the project is, as configured or as IAM says.
+        """Return the project and its AS endpoint, as configured or from IAM.
 
         Raises CallError if IAM can't be reached or refuses, or does not know the project.
         """
@@ -294,13 +294,15 @@ class AccessKeyAuth(SignatureAuth):
             )
         return projects[0]
 
-    async def _ask(self, answer: type[Answer], path: str, headers: Mapping[str, str], forbidden_advice: str) -> Answer:
+    async def _ask(
+        self, content: type[Content], path: str, headers: Mapping[str, str], forbidden_advice: str
+    ) -> Content:
         url = f"{_with_version(self._credentials.auth_url)}{path}"
         response = await self._http.send(OPERATION, "GET", url, headers=headers, auth=self)
         if not response.is_success:
             raise _login_error(response, forbidden_advice)
         try:
-            return answer.model_validate_json(response.content)
+            return content.model_validate_json(response.content)
         except ValidationError as error:
             raise undocumented(OPERATION, response, _UNDOCUMENTED) from error
 
@@ -352,7 +354,7 @@ def _login_body(credentials: Credentials) -> Mapping[str, Any]:
 
 
 def _in_domain(reference: Mapping[str, str], domain: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return what names a user or a project. An ID needs no domain; a project is of the user's domain by default."""
+    """Return a reference to a user or a project with its domain, which an ID does not need."""
     return reference if "id" in reference or not domain else {**reference, "domain": domain}
 
 

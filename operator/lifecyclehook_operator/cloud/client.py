@@ -39,7 +39,7 @@ _FIELD_CHARACTERS = 512
 _METADATA_CHARACTERS = 256
 #: The largest number that a status can hold.
 _INT64_MAX = 2**63 - 1
-#: By these an answer is known for an error, or for a single hook.
+#: A body with one of these is an error, or a single hook.
 _NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
 
@@ -53,8 +53,8 @@ class Listing:
     def find(self, hook_name: str) -> Hook | None:
         """Return the hook of that name, or None if the group has none.
 
-        One that isn't as documented is no obstacle to finding another. Raises TransientError if it is the one that is
-        looked for; or if it may be, for its name can't be read, and no other is.
+        A malformed entry does not affect other hooks. Raises TransientError if it is this hook, or may be, because its
+        name can't be read and no other entry is this hook.
         """
         names = [_read_name(entry) for entry in self.entries]
         if hook_name in names:
@@ -74,7 +74,7 @@ def _read_name(entry: object) -> str | None:
 class AutoScalingClient:
     """The lifecycle hooks of a project.
 
-    Every method raises CallError, in one of its five classes, for whatever goes wrong on the way or in the answer.
+    Every method raises CallError, in one of its five classes, for every failure of the call or of its response.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class AutoScalingClient:
     ) -> None:
         """
         Args:
-            credentials: who we are and where to call.
+            credentials: user or access key, project and endpoints.
             timeout_seconds: how long a request may take, from connecting to the end of the response.
-            concurrency: how many hooks of this project a tenant may work on at a time; all together, twice as many.
+            concurrency: how many hooks are processed at a time for one tenant; for all tenants, twice as many.
             login_limits: shared by all projects that the same user may log in to.
         """
         self.used_at = time.monotonic()
-        #: Where the project is, once that is known.
+        #: The project and its AS endpoint, once they are known.
         self.endpoint: Endpoint | None = None
-        # httpx gets slow when many requests wait for a connection of its pool: the slots keep them out of it.
+        # httpx gets slow if many requests wait for a connection of its pool: these limits keep them from it.
         self._slots = FairLimit(2 * concurrency)
         self._slots_of_group: WeakValueDictionary[str, FairLimit] = WeakValueDictionary()
         self._slots_per_group = max(1, concurrency // 2)
@@ -112,7 +112,7 @@ class AutoScalingClient:
         self._suspensions = Shared(self._list_suspensions)
 
     async def find_endpoint(self) -> Endpoint:
-        """Return which project it is, and where its AS is."""
+        """Return the project and its AS endpoint."""
         self.endpoint = await self._auth.find_endpoint()
         return self.endpoint
 
@@ -131,7 +131,7 @@ class AutoScalingClient:
             yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
-        """Create a hook and return it as AS answers it (as_06_0901). Empty metadata is not sent."""
+        """Create a hook and return it as AS returns it (as_06_0901). Empty metadata is not sent."""
         body = {"lifecycle_hook_name": hook_name, **fields}
         if not body["notification_metadata"]:
             del body["notification_metadata"]
@@ -141,8 +141,8 @@ class AutoScalingClient:
     async def list_hooks(self, group_id: str, *, not_before: float) -> Listing:
         """Return all hooks of a group (as_06_0902), as they were at `not_before` (of time.monotonic) or later.
 
-        One call serves all who ask for the same group at about the same time. Hooks are always read this way: the path
-        that reads a single one means the list if its name is "list".
+        One call serves all who ask for the same group at about the same time. Hooks are always read this way, because
+        the path of a single hook is that of the list if the hook is named "list".
         """
         return await self._listings.get(group_id, not_before=not_before)
 
@@ -150,7 +150,7 @@ class AutoScalingClient:
         return _read_list(await self._call("list", "GET", f"{group_id}/list"))
 
     async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
-        """Change these fields of a hook, leave the others, and return it as AS answers it (as_06_0904)."""
+        """Change these fields of a hook, leave the others, and return it as AS returns it (as_06_0904)."""
         path = f"{group_id}/{hook_name}"
         response = await self._call("modify", "PUT", path, changes)
         return _read_hook("modify", response, read_json("modify", response), hook_name)
@@ -203,11 +203,11 @@ class AutoScalingClient:
                     limit_bytes=_LIMIT_BYTES[service],
                 )
         except CallError as error:
-            if error.operation == operation:  # else it was IAM that failed
+            if error.operation == operation:  # else IAM failed
                 AS_REQUESTS.labels(operation, "", "").inc()
             raise
         finally:
-            if method != "GET":  # it may have taken effect, and no listing tells of it that was begun before
+            if method != "GET":  # it may have taken effect, which no earlier list shows
                 for shared in (self._listings, self._suspensions):
                     shared.forget(path.partition("/")[0])
         failure = None if response.is_success else error_from_response(response, operation)
@@ -218,15 +218,12 @@ class AutoScalingClient:
 
 
 def _label(code: str) -> str:
-    """Return a code as the metrics name it: they would keep any number of made-up ones."""
+    """Return the label for a code: one that is not documented must not become a series of its own."""
     return code if code in AS_CODES or not code else "other"
 
 
 def _read_hook(operation: str, response: httpx.Response, content: object, hook_name: str) -> Hook:
-    """Return the hook that a response is about, with texts that can be shown.
-
-    One of another name is not to be taken for the one that was named.
-    """
+    """Return the hook in a response, with sanitized texts. Raises TransientError if it is malformed or another hook."""
     try:
         hook = Hook.model_validate(content, strict=True)
     except ValidationError as error:
@@ -236,22 +233,22 @@ def _read_hook(operation: str, response: httpx.Response, content: object, hook_n
     texts = {name: value for name, value in hook if isinstance(value, str)}
     try:
         "".join(texts.values()).encode()
-    except UnicodeEncodeError as error:  # a text may end in one half of a surrogate pair where it was cut
+    except UnicodeEncodeError as error:  # a text that was cut may end in one half of a surrogate pair
         raise undocumented(operation, response, "a text contains an invalid Unicode character") from error
     if hook.lifecycle_hook_name != hook_name:
         other = sanitize(hook.lifecycle_hook_name, 64)
-        raise undocumented(operation, response, f"the body is about a hook named {other!r}, not {hook_name!r}")
+        raise undocumented(operation, response, f"the body is a hook named {other!r}, not {hook_name!r}")
     if not 0 <= hook.default_timeout <= _INT64_MAX:
         raise undocumented(operation, response, "defaultTimeout: out of range")
     if len(hook.notification_metadata) <= _METADATA_CHARACTERS:
-        del texts["notification_metadata"]  # it is compared with that of a spec, which may have any characters
+        del texts["notification_metadata"]  # it is compared with the spec, which may have any characters
     return hook.model_copy(update={name: sanitize(text, _FIELD_CHARACTERS) for name, text in texts.items()})
 
 
 def _read_list(response: httpx.Response) -> Listing:
     body = read_json("list", response)
     entries = body.get("lifecycle_hooks") if isinstance(body, dict) else None
-    # An empty list may be left out; but who takes something else for it takes hooks for gone.
+    # An empty list may be omitted; but if anything else counted as one, hooks would count as gone.
     if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
         entries = []
     if not isinstance(entries, list):

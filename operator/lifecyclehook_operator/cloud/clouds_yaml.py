@@ -41,7 +41,7 @@ _CONFIG_FILES = (
     Path("~/.config/openstack/clouds.yaml"),
     Path("/etc/openstack/clouds.yaml"),
 )
-#: Other names that clients of this cloud have for a field of ours, which they stand for where none of these is given.
+#: Aliases of other clients of this cloud, each for the first of these fields if none of them is given.
 _ALIASES = {
     "access_key": ("ak",),
     "secret_key": ("sk",),
@@ -50,7 +50,7 @@ _ALIASES = {
     "domain_name": ("user_domain_name", "user_domain_id"),
     "domain_id": ("user_domain_id", "user_domain_name"),
 }
-#: Keys of a cloud beside its auth, and what they are here.
+#: Keys of a cloud next to its auth, and the fields that they set.
 _CLOUD_KEYS = {
     "region_name": "region_name",
     "as_endpoint_override": "as_endpoint",
@@ -63,7 +63,7 @@ _CLOUD_KEYS = {
 }
 _PASSWORD_AUTH_TYPES = ("password", "v3password")
 _ACCESS_KEY_AUTH_TYPE = "aksk"
-#: Ways to log in that other clients know. To ignore one of them would be to log in as somebody else, or to fail oddly.
+#: Logins of other clients. If one were ignored, the login would be that of another user, or fail without a reason.
 _UNSUPPORTED_KEYS = frozenset(
     {
         "agency_domain_name",
@@ -80,7 +80,7 @@ _UNSUPPORTED_KEYS = frozenset(
         "trust_id",
     }
 )
-#: Keys of a cloud that say nothing about who we are or where to call, or nothing that we would not do anyway.
+#: Keys of a cloud that have no effect on the login or the endpoints, or ask for what is done anyway.
 _IGNORED_KEYS = frozenset(
     {
         "cacert",
@@ -149,7 +149,7 @@ def _read_config_file(given: Path | None, cloud_name: str, default_cacert: Path 
             text = _read_file(path)
             cacert = Clouds(text, str(path)).find(cloud_name).get("cacert") or ""
             if not isinstance(cacert, str):
-                raise _error(Reason.CREDENTIALS_INVALID, f"{path}, cloud {cloud_name!r}: cacert is no path")
+                raise _error(Reason.CREDENTIALS_INVALID, f"{path}, cloud {cloud_name!r}: cacert must be a path")
             bundle = path.parent / cacert if cacert else default_cacert
             return read_clouds_yaml(text, cloud_name, str(path), _read_file(bundle) if bundle else "")
     raise _error(Reason.CREDENTIALS_INVALID, f"OS_CLOUD is set, but there is no {' or '.join(map(str, candidates))}")
@@ -158,8 +158,8 @@ def _read_config_file(given: Path | None, cloud_name: str, default_cacert: Path 
 def _read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: it is not UTF-8, or the path holds a null
-        reason = error.strerror if isinstance(error, OSError) else "not a text"
+    except (OSError, ValueError) as error:  # ValueError: it is not UTF-8, or the path contains a null
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise _error(Reason.CREDENTIALS_INVALID, f"cannot read {path}: {reason}") from None
 
 
@@ -177,7 +177,7 @@ class Clouds:
     def __init__(self, text: str, source: str, ca_certificates: str = "") -> None:
         """Parse a text; the certificates, in PEM form, are those of all its clouds."""
         if ca_certificates and not holds_certificates(ca_certificates):
-            raise _error(Reason.CREDENTIALS_INVALID, f"{source}: {CA_CERTIFICATE_KEY} holds no certificate in PEM form")
+            raise _error(Reason.CREDENTIALS_INVALID, f"{source}: {CA_CERTIFICATE_KEY} is not a PEM certificate")
         document = _parse(text, source)
         clouds = document.get("clouds") if isinstance(document, dict) else None
         if not isinstance(clouds, dict):

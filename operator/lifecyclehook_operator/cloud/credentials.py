@@ -1,4 +1,4 @@
-"""Who we are and where to call: read from a clouds.yaml in a Secret, or from the operator's own environment."""
+"""Credentials: a user or an access key, the project, and the endpoints of IAM and AS, all validated."""
 
 import re
 import ssl
@@ -22,15 +22,15 @@ from pydantic import (
 _NAME_CHARACTERS = 253
 _LABEL = "[a-z0-9_-]{1,63}"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII | re.IGNORECASE)
-#: No host in Punycode: httpx decodes it, which may fail.
+#: Not a host in Punycode: httpx decodes it, which may fail.
 _NETWORK_LOCATION = re.compile(rf"(.*@)?((?!xn--){_NAME.pattern}|\[[0-9a-f:.]+\])(:[0-9]*)?", re.ASCII | re.IGNORECASE)
 _VISIBLE = re.compile("[!-~]*")
 
 
 def check_address(value: str) -> str:
-    """Return an address that requests can be sent to, as it is.
+    """Return a URL to which requests can be sent, unchanged.
 
-    Raises ValueError, with a message that does not show it.
+    Raises ValueError, with a message that does not contain it.
     """
     try:
         parts = urlsplit(value)
@@ -40,32 +40,32 @@ def check_address(value: str) -> str:
         host = ""
     is_sendable = host and _NETWORK_LOCATION.fullmatch(parts.netloc) and _VISIBLE.fullmatch(value)
     if not is_sendable or parts.scheme not in ("https", "http"):
-        raise ValueError("is not an address of the form https://host")
+        raise ValueError("is not a valid URL of the form https://host")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("must be https: only this very machine may be called without TLS")
+        raise ValueError("must be https: only loopback addresses may be called without TLS")
     return value
 
 
 def get_address(url: str) -> str:
-    """Return where the requests to a URL go, as host:port in lower case."""
+    """Return host and port of a URL as host:port, in lower case."""
     parts = httpx.URL(url)  # as the requests are sent, so that what is checked is what is called
     port = (443 if parts.scheme == "https" else 80) if parts.port is None else parts.port
     return f"[{parts.host}]:{port}" if ":" in parts.host else f"{parts.host}:{port}"
 
 
 def check_name(value: str) -> str:
-    """Return what can be a part of a host, of a path and of a header, as it is.
+    """Return a name that can be part of a host, a path and a header, unchanged.
 
-    Raises ValueError, with a message that does not show it.
+    Raises ValueError, with a message that does not contain it.
     """
     if len(value) > _NAME_CHARACTERS or not _NAME.fullmatch(value):
-        raise ValueError("may hold only letters, digits, - and _, at most 63 of them, and single dots in between")
+        raise ValueError("may contain only letters, digits, - and _, at most 63 of them, and single dots in between")
     return value
 
 
 @lru_cache(maxsize=64)
 def holds_certificates(text: str) -> bool:
-    """Return whether a text holds certificates in PEM form, and none that is malformed."""
+    """Return whether a text contains PEM certificates, and none that is malformed."""
     try:
         ssl.create_default_context(cadata=text)
     except (ssl.SSLError, ValueError):
@@ -75,7 +75,7 @@ def holds_certificates(text: str) -> bool:
 
 def _check_header_value(value: str | SecretStr) -> str | SecretStr:
     if not _VISIBLE.fullmatch(_reveal(value)):
-        raise ValueError("may hold only visible ASCII characters and no spaces")
+        raise ValueError("may contain only visible ASCII characters and no spaces")
     return value
 
 
@@ -90,10 +90,9 @@ _HeaderValue = AfterValidator(_check_header_value)
 
 
 class Credentials(BaseModel):
-    """Who we are, the project to work in, and where IAM and AS are. Equal credentials share a token and connections.
+    """A user with a password, or an access key (ak, sk), which may be temporary (security_token); project; endpoints.
 
-    Who we are is a user with a password, or an access key (ak, sk), which may be temporary (security_token). Where both
-    are there, the access key is used; of a user's ID and name, the ID.
+    If both are given, the access key is used; of a user's ID and name, the ID. Equal credentials share a client.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -120,15 +119,15 @@ class Credentials(BaseModel):
     def _is_text(cls, value: str | SecretStr | None) -> str | SecretStr | None:
         try:
             _reveal(value).encode()
-        except UnicodeEncodeError:  # an escape may spell one half of a surrogate pair
-            raise ValueError("holds what is no character") from None
+        except UnicodeEncodeError:  # an escape may stand for one half of a surrogate pair
+            raise ValueError("contains an invalid Unicode character") from None
         return value
 
     @field_validator("ca_certificates")
     @classmethod
     def _holds_certificates(cls, value: str) -> str:
         if value and not holds_certificates(value):
-            raise ValueError("holds no certificate in PEM form")
+            raise ValueError("is not a PEM certificate")
         return value
 
     @model_validator(mode="after")
@@ -153,7 +152,7 @@ class Credentials(BaseModel):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where these credentials lead, each as host:port."""
+        """Host and port of each endpoint, as host:port."""
         return tuple(get_address(url) for url in (self.auth_url, self.as_endpoint) if url)
 
 

@@ -1,4 +1,4 @@
-"""Where AS is: as configured, else from the catalog of IAM, else by region."""
+"""The AS endpoint: as configured, else from the catalog of IAM, else by region."""
 
 import re
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from lifecyclehook_operator.cloud.errors import CredentialsError, Reason, saniti
 
 _AS_ROOT = "/autoscaling-api"
 _AS_PATH = f"{_AS_ROOT}/v1"
-#: Service types of the catalog under which AS is found. The address of `asv1` has the project, that of `as` has not.
+#: Service types of AS in the catalog. The URL of `asv1` contains the project, that of `as` does not.
 _AS_TYPES = ("asv1", "as")
 
-#: What is put in place of the project's ID in the addresses of a catalog.
+#: Placeholders for the project ID in the URLs of a catalog.
 _PROJECT_ID_IN_URL = re.compile(r"[$%]\((?:tenant|project)_id\)s")
 _REGION = re.compile("[a-z]{2}-[a-z]{2}[0-9]*")
 _IAM_HOST = re.compile(rf"iam[a-z-]*\.({_REGION.pattern})\.(?:[a-z]+\.)?otc\.t-systems\.com")
-#: The domain that a region's hosts are in, where it is not the usual one.
+#: The domain of a region's hosts, if it is not the usual one.
 _DOMAINS = {"eu-ch2": "sc.otc.t-systems.com"}
 
 
 def _drop_malformed(model: type[BaseModel]) -> BeforeValidator:
-    """Return what drops from a list the entries that are not as documented: they are other services', not ours."""
+    """Return a validator that drops malformed entries from a list: they belong to other services."""
 
     def parse_each(values: object) -> list[BaseModel]:
         parsed = []
@@ -60,7 +60,7 @@ class Project(BaseModel):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the AS API of a project is, without a slash at its end, and what to send with each request."""
+    """The AS endpoint of a project, without a trailing slash, and the headers to send to it."""
 
     project_id: str
     url: str
@@ -70,10 +70,9 @@ class Endpoint:
 
 
 def find_url(credentials: Credentials, project: Project, catalog: list[_Service]) -> str:
-    """Return where AS is: as configured, else as the catalog says for the region, else by region.
+    """Return the AS endpoint: as configured, else from the catalog, else by region.
 
-    The region is the one asked for, else the project's, else that of IAM. Raises CredentialsError if nothing tells it,
-    or if what is found is no address that can be called.
+    Raises CredentialsError if that needs a region and none is known, or if it is not a valid URL.
     """
     region = find_region(credentials, project.name)
     base = credentials.as_endpoint or _find_in_catalog(catalog, region)
@@ -81,7 +80,7 @@ def find_url(credentials: Credentials, project: Project, catalog: list[_Service]
         if not region:
             raise CredentialsError(
                 Reason.CREDENTIALS_INVALID,
-                "region_name is missing: neither project_name nor auth_url tells the region",
+                "region_name is missing, and neither project_name nor auth_url contains a region",
                 operation="authenticate",
             )
         base = f"https://as.{region}.{_DOMAINS.get(region, 'otc.t-systems.com')}"
@@ -93,15 +92,15 @@ def find_url(credentials: Credentials, project: Project, catalog: list[_Service]
     except ValueError as error:
         raise CredentialsError(
             Reason.CREDENTIALS_INVALID,
-            f"the address of AS, as found for region {region!r}, {error}",
+            f"the AS endpoint for region {region!r} {error}",
             operation="authenticate",
         ) from None
 
 
 def _find_in_catalog(catalog: list[_Service], region: str) -> str:
-    """Return the address of AS in a region, empty if there is none; with no region, of the only one that there is.
+    """Return the URL of AS in a region, empty if there is none; without a region, that of the only one.
 
-    Of several, one of API v1 goes before others, for the service type `as` may lead to any.
+    API v1 takes precedence, because the service type `as` may have any version.
     """
     found = [
         (service.type, endpoint)

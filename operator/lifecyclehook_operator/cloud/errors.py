@@ -1,14 +1,14 @@
-"""What can go wrong between a resource and its hook, and what follows from it.
+"""Errors of calls to the cloud: when the operator retries, and the reason for the Ready condition.
 
-CallError                 a call to the cloud did not do what it should
-├── InvalidError          the spec breaks a rule of AS: never tried again until the spec changes
-├── WaitingError          the world isn't ready (group, topic, quota, permission): tried again slowly
-├── CredentialsError      who we are isn't accepted: tried again slowly, and when the credentials change
-├── TransientError        the cloud or the way to it is out of order: tried again with exponential backoff
-└── UnexpectedError       an answer that nobody has foreseen: tried again slowly
+CallError                 a call to the cloud failed
+├── InvalidError          the spec breaks a rule of AS: not retried until the spec changes
+├── WaitingError          the group, topic, quota or permission is missing, or the group is busy: retried slowly
+├── CredentialsError      the credentials are missing or not accepted: retried slowly, and when they change
+├── TransientError        the cloud or the network failed: retried with exponential backoff
+└── UnexpectedError       an undocumented error response: retried slowly
 
-The class says what to do, the reason says why, for the Ready condition. Both come from the two tables below: the AS
-error code decides first (as_07_0102), then the HTTP status (the abnormal codes of the create page, and 429).
+Class and reason come from the two tables below: the AS error code decides first (as_07_0102), then the HTTP status (the
+abnormal codes of the create page, and 429).
 """
 
 import re
@@ -67,14 +67,14 @@ class CallError(Exception):
         """
         Args:
             reason: why, for the Ready condition.
-            message: what the cloud answered, or why there was no answer.
+            message: what the cloud responded, or why there was no response.
             operation: validate, authenticate, claim, list, create, adopt, modify, delete, list_suspensions or callback.
-            http_status: of the answer, if there was one.
-            code: of the answer, such as AS.7038, if there was one.
-            request_id: of the answer, if there was one.
-            retry_after_seconds: how long the cloud asked us to wait.
+            http_status: of the response, if there was one.
+            code: of the response, such as AS.7038, if there was one.
+            request_id: of the response, if there was one.
+            retry_after_seconds: how long the cloud asked to wait.
             outcome_unknown: the call was sent, and whether it took effect is not known.
-            advice: what the user can do about it, where that is not what the reason says.
+            advice: what the user can do about it, if that is not what the reason says.
         """
         super().__init__(message)
         self.reason = reason
@@ -88,17 +88,17 @@ class CallError(Exception):
         self._advice = advice
 
     def add_advice(self, text: str) -> None:
-        """Say something more about it, if there is something."""
+        """Append to the advice; an empty text changes nothing."""
         self._advice = f"{self.advice} {text}".rstrip()
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing but a human can help, as the Stalled condition says."""
+        """Whether human action is needed, for the Stalled condition."""
         return self.reason in _NEEDS_HUMAN
 
     @property
     def advice(self) -> str:
-        """What the user can do about it; empty if nothing but waiting helps."""
+        """What the user can do about it; empty if only waiting helps."""
         if right := find_missing_right(self.operation, self.code, self.message):
             return f"Grant the user the right {right} in this project."
         if self.reason is Reason.FORBIDDEN and self.operation in (LIST_SUSPENSIONS, CALLBACK):
@@ -113,7 +113,7 @@ class InvalidError(CallError):
 
 
 class WaitingError(CallError):
-    """The world isn't ready for the hook."""
+    """Something that the hook needs is missing or busy."""
 
     retry = "Slow"
 
@@ -125,21 +125,21 @@ class CredentialsError(CallError):
 
 
 class TransientError(CallError):
-    """The cloud, or the way to it, is out of order."""
+    """The cloud or the network failed."""
 
     retry = "Backoff"
 
 
 class UnexpectedError(CallError):
-    """An answer that nobody has foreseen."""
+    """An undocumented error response."""
 
     retry = "Slow"
 
 
-#: Codes of a refused create call after which the hook may be there all the same: its name is taken, or the group is
-#: full, perhaps of this very hook.
+#: Codes of a rejected create call after which the hook may exist all the same: its name is taken, or the group is full,
+#: perhaps because of this very hook.
 HOOK_MAY_EXIST_CODES = frozenset({"AS.7041", "AS.7038"})
-#: Codes by which AS says that a hook, or its whole group, isn't there.
+#: Codes by which AS says that a hook, or its whole group, does not exist.
 ABSENT_CODES = frozenset({"AS.0007", "AS.2007"})
 
 Rule = tuple[type[CallError], Reason]
@@ -215,10 +215,10 @@ _ADVICE: Mapping[Reason, str] = {
 
 
 def classify(http_status: int, code: str, operation: str) -> Rule:
-    """Return what class of failure an answer is, and for what reason.
+    """Return class and reason of an error response.
 
-    The unknown is retried slowly: a 400 is not a bad spec, for busy groups, quotas and missing topics heal. And only
-    what a spec goes into, create and modify, can fail by the spec.
+    What is unknown is retried slowly, because a 400 need not be a bad spec: groups get less busy, and topics are
+    created. Only calls that send a spec, create and modify, can fail because of it.
     """
     rule = AS_CODES.get(code) or HTTP_STATUSES.get(http_status)
     if rule is None or (rule[0] is InvalidError and operation not in ("create", "modify")):
@@ -235,19 +235,19 @@ _RIGHTS: Mapping[str, str] = {
     LIST_SUSPENSIONS: "as:instanceHooks:list",
     CALLBACK: "as:instanceHooks:action",
 }
-#: One that is part of a longer word, such as a URN, is none.
+#: Not as a part of a longer word, such as a URN.
 _RIGHT = re.compile(r"(?<![\w:-])[a-z]{1,16}:[A-Za-z]{1,64}:[A-Za-z]{1,64}(?![\w:-])")
 
 
 def find_missing_right(operation: str, code: str, message: str) -> str:
-    """Return the right for want of which AS refused a call: as AS names it, else by the operation; else nothing."""
+    """Return the right that AS misses for a call, as AS names it, else by the operation; empty if it misses none."""
     if code != "AS.0031":
         return ""
     named = _RIGHT.search(message)
     return named[0] if named else _RIGHTS.get(operation, "")
 
 
-#: How much of a foreign text is looked at: it may be long, and made to be slow to look at.
+#: How much of a foreign text is read: it may be long, and crafted to be slow to match.
 _CLEANED_CHARACTERS = 2048
 #: What is printable to Python but shows nothing (Default_Ignorable_Code_Point of Unicode).
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | {
@@ -274,7 +274,7 @@ def _show(character: str) -> str:
     return character if character.isprintable() and character not in _INVISIBLE else "�"
 
 
-#: The longest wait that a Retry-After is granted: a gateway that is out of order must not stop a hook for long.
+#: The longest Retry-After that is honoured: a broken gateway must not stop a hook for long.
 _RETRY_AFTER_LIMIT_SECONDS = 600.0
 _REQUEST_ID_HEADERS = ("X-Request-Id", "X-Openstack-Request-Id")
 #: A request that failed in one of these ways was never sent.
@@ -291,17 +291,19 @@ class UnreadableError(httpx.RequestError):
 
 @contextmanager
 def transport_errors(operation: str) -> Iterator[None]:
-    """Turn what httpx raises inside into a CallError that says whether the request may have taken effect."""
+    """Turn the errors of httpx into a CallError that says whether the request may have taken effect."""
     try:
         yield
     except httpx.InvalidURL as error:
         raise CredentialsError(
-            Reason.CREDENTIALS_INVALID, f"the configured address is none: {error}", operation=operation
+            Reason.CREDENTIALS_INVALID,
+            f"the configured endpoint is not a valid URL: {sanitize(str(error))}",
+            operation=operation,
         ) from error
-    except UnicodeError as error:  # no HTTPError: a header that is not ASCII, a host that is no IDNA
+    except UnicodeError as error:  # not an HTTPError: a header that is not ASCII, a host that is not IDNA
         raise TransientError(
             Reason.UNEXPECTED_RESPONSE,
-            "an answer of the cloud's leads to a request that can't be sent",
+            "the response contains values that cannot be sent back",
             operation=operation,
             outcome_unknown=True,
         ) from error
@@ -319,14 +321,14 @@ def transport_errors(operation: str) -> Iterator[None]:
 def _describe(error: httpx.HTTPError) -> str:
     host = error.request.url.host
     if isinstance(error, httpx.TimeoutException):
-        return f"no answer from {host} in time"
+        return f"no response from {host} in time"
     if isinstance(error, _NOT_SENT):
         return f"cannot connect to {host}: {sanitize(str(error))}"
-    return f"the connection to {host} was lost before the answer was complete"
+    return f"the connection to {host} was lost before the response was complete"
 
 
 def error_from_response(response: httpx.Response, operation: str) -> CallError:
-    """Return the error that an answer means, by its AS code, then by its HTTP status.
+    """Return the error for an error response, by its AS code, then by its HTTP status.
 
     The body may be that of AS, of IAM or of a gateway (`error_code`, `error_msg`), HTML, or empty.
     """
@@ -345,7 +347,7 @@ def error_from_response(response: httpx.Response, operation: str) -> CallError:
 
 
 def undocumented(operation: str, response: httpx.Response, problem: str) -> TransientError:
-    """Return the error of a successful response that is not as the API documents it. It may have taken effect."""
+    """Return the error for a successful response that is not as documented: the call may have taken effect."""
     return TransientError(
         Reason.UNEXPECTED_RESPONSE,
         f"unexpected response: {sanitize(problem)}",
@@ -362,7 +364,7 @@ def _read_request_id(response: httpx.Response) -> str:
 
 
 def read_json(operation: str, response: httpx.Response) -> Any:  # noqa: ANN401
-    """Return what the body of a successful response is as JSON. Raises TransientError if it is none."""
+    """Return the JSON body of a successful response. Raises TransientError if it is not JSON."""
     try:
         return response.json()
     except (ValueError, RecursionError) as error:
@@ -371,7 +373,7 @@ def read_json(operation: str, response: httpx.Response) -> Any:  # noqa: ANN401
 
 def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
     """Return code, message and request ID, each empty if the body has none."""
-    # `text` of httpx raises at some charsets that a response may claim.
+    # httpx's own `text` raises for some charsets that a response may declare.
     text = response.content.decode(errors="replace")
     try:
         body: Any = response.json()
@@ -383,7 +385,7 @@ def _read_error_body(response: httpx.Response) -> tuple[str, str, str]:
         code, message = inner.get("code"), inner.get("message")
     else:
         code, message = body.get("error_code"), body.get("error_msg")
-    return (  # IAM's code is but the HTTP status again, and no text
+    return (  # IAM's code is a number, the HTTP status
         _read_text(code, 64),
         _read_text(message) or sanitize(text),
         _read_text(body.get("request_id"), 64),

@@ -24,7 +24,7 @@ _LIMIT_BYTES = 1024 * 1024
 _LEAST_PART_BYTES = 64
 #: After how long without a request connections are closed: before most servers and load balancers close them.
 _KEEPALIVE_SECONDS = 15
-#: How many sets of trusted certificates are kept for new connections, 0.8 MB each.
+#: How many contexts are kept for new connections, one for each set of trusted certificates, 0.8 MB each.
 _TLS_CONTEXTS = 8
 
 
@@ -191,7 +191,7 @@ class _BoundedStream(httpx.AsyncByteStream):
 
 @lru_cache(_TLS_CONTEXTS)
 def _trust(ca_certificates: str) -> ssl.SSLContext:
-    """Return whom to trust: the usual authorities, and those that the credentials bring along."""
+    """Return a context that trusts the usual authorities and these certificates."""
     context = httpx.create_ssl_context()
     if ca_certificates:
         context.load_verify_locations(cadata=ca_certificates)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lifecyclehook_operator.cloud.errors import LIST_SUSPENSIONS, read_json, sanitize, undocumented
 
-#: By these an answer is known for an error.
+#: A body with one of these is an error.
 _NO_LIST = frozenset({"error", "error_code"})
 
 _Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -60,11 +60,11 @@ class Suspensions:
 
     @classmethod
     def from_response(cls, response: httpx.Response) -> Self:
-        """Read the answer of the list call. Raises TransientError if it isn't the documented one."""
+        """Read the response to the list call. Raises TransientError if it is malformed."""
         body = read_json(LIST_SUSPENSIONS, response)
         entries = body.get("instance_hanging_info") if isinstance(body, dict) else None
         if entries is None and isinstance(body, dict) and _NO_LIST.isdisjoint(body):
-            entries = []  # of nothing it may be left out
+            entries = []  # an empty list may be omitted
         if not isinstance(entries, list):
             raise undocumented(LIST_SUSPENSIONS, response, "the body has no list of suspended instances")
         return cls(entries, response)

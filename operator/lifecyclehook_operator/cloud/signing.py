@@ -21,7 +21,7 @@ _UNRESERVED = "-_.~"
 
 
 class SignatureAuth(httpx.Auth):
-    """Signs each request; a temporary access key needs its security token beside."""
+    """Signs each request; a temporary access key also needs its security token."""
 
     requires_request_body = True
 

@@ -1,4 +1,4 @@
-"""Calls that several wait for and that are made once."""
+"""Calls that are made once for all who wait for them."""
 
 import asyncio
 import time
@@ -9,31 +9,31 @@ from lifecyclehook_operator.cloud.errors import CallError, CredentialsError, Tra
 
 T = TypeVar("T")
 
-#: How long an answer is kept for others who ask the same at about the same time.
+#: How long a response is kept for others who ask for the same at about the same time.
 _KEPT_SECONDS = 10
-#: For how long IAM is not asked again, in seconds: least, and most, within which Retry-After is honoured. One response
-#: must not keep new resources and changed specs waiting; but IAM locks users whose logins it has refused.
+#: How long IAM is not called again, in seconds: least, and most, between which Retry-After is honoured. New resources
+#: and changed specs must not wait for long because of one response; but IAM locks users after refused logins.
 _AFTER_FAILURE_SECONDS = (0.5, 5)
 _AFTER_REFUSED_LOGIN_SECONDS = (30, 900)
 _AFTER_REFUSAL_SECONDS = (30, 30)
 
 
 def share(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a call that several wait for, each by asyncio.shield; that nobody waits any more is no fault."""
+    """Start a call that several wait for, each by asyncio.shield. It may fail when nobody waits any more."""
     task = asyncio.create_task(call)
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
     return task
 
 
 class Shared(Generic[T]):
-    """Something to be asked of AS by key: one call serves all who ask the same at about the same time."""
+    """Calls of AS by key, each for all who ask for the same key at about the same time."""
 
     def __init__(self, ask: Callable[[str], Coroutine[Any, Any, T]]) -> None:
         self._ask = ask
         self._answers: dict[str, tuple[float, asyncio.Task[T]]] = {}
 
     async def get(self, key: str, *, not_before: float) -> T:
-        """Return what AS answered to a call made at `not_before` (of time.monotonic) or later. Raises CallError."""
+        """Return the result of a call made at `not_before` (of time.monotonic) or later. Raises CallError."""
         started_at, answer = self._answers.get(key, (0.0, None))
         if answer is None or started_at < not_before:
             answer = share(self._ask_once(key))
@@ -41,7 +41,7 @@ class Shared(Generic[T]):
         return await asyncio.shield(answer)  # one waiter's cancellation is not the others'
 
     def forget(self, key: str) -> None:
-        """Let no answer that has been asked for serve who asks from now on."""
+        """Make a new call for whoever asks from now on."""
         self._answers.pop(key, None)
 
     async def _ask_once(self, key: str) -> T:
@@ -56,7 +56,7 @@ class Shared(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Something to be asked of IAM: once at a time, however many wait for it, and after a failure not for a while."""
+    """A call of IAM: one at a time, however many wait for it, and after a failure none for a while."""
 
     def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._ask = ask
@@ -64,9 +64,9 @@ class SingleFlight(Generic[T]):
         self._failure: tuple[CallError, float] | None = None
 
     async def answer(self) -> T:
-        """Return what IAM answers.
+        """Return the result of the call.
 
-        Raises CallError if IAM can't be reached or refuses, or has done so a moment ago.
+        Raises CallError if IAM can't be reached or refuses, or did so a moment ago.
         """
         if self._failure is not None:
             error, until = self._failure
