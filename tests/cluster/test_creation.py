@@ -80,9 +80,13 @@ def test_a_relabelled_hook_is_left_alone(workspace: Workspace) -> None:
 def test_kubectl_wait_and_get_tell_the_story(workspace: Workspace) -> None:
     workspace.create()
     workspace.cluster.kubectl("wait", "-n", workspace.namespace, "--for=condition=Ready", "lch/hook", "--timeout=20s")
-    for name in ("lifecyclehooks", "lch", "lchook", "otc"):
+    assert (
+        "lifecyclehook.as.otc.t-systems.com/hook"
+        in workspace.cluster.kubectl("get", "otc", "-n", workspace.namespace).stdout
+    )
+    for name in ("lifecyclehooks", "lch", "lchook"):
         heading, row = workspace.cluster.kubectl("get", name, "-n", workspace.namespace).stdout.splitlines()
-        assert heading.split() == ["NAME", "GROUP", "HOOK", "TYPE", "TIMEOUT", "READY", "REASON", "AGE"]
+        assert heading.split() == ["NAME", "GROUP", "HOOK", "TYPE", "TIMEOUT", "READY", "REASON", "SUSPENDED", "AGE"]
         assert row.split()[:7] == [
             "hook",
             workspace.group_id,

@@ -101,9 +101,11 @@ class Reconciler:
         return obj, report.requeue_at
 
     async def _restore_finalizer(self, obj: LifecycleHook, state: ObjectState) -> LifecycleHook:
-        """Put the finalizer back if a replacement of the whole object has removed it, before anything can fail."""
-        may_have_hook = obj.status.lifecycle_hook is not None or state.fingerprints
-        if obj.is_deleting or obj.has_finalizer or not may_have_hook:
+        """Restore the finalizer, or the fingerprints that stand in for a lost status, before anything can fail."""
+        is_named = obj.status.lifecycle_hook is not None
+        has_lost_finalizer = not obj.has_finalizer and (is_named or state.fingerprints)
+        has_lost_status = not is_named and not {*state.fingerprints} <= {*obj.create_intents}
+        if obj.is_finalized or not (has_lost_finalizer or has_lost_status):
             return obj
         return await self.kubernetes.add_finalizer(obj, state.fingerprints)
 
@@ -144,14 +146,12 @@ class Reconciler:
         A deletion may overtake the write of the finalizer, and anybody may remove the finalizer.
         Returns when to try again, NEVER if there is nothing left to do. Raises KubernetesError.
         """
-        may_have_hook = obj.status.lifecycle_hook is not None or state.fingerprints
-        if not may_have_hook or list(self.find_claims(obj)):  # else they may adopt it
-            return NEVER
+        if not (obj.status.lifecycle_hook or state.fingerprints) or list(self.find_claims(obj)):
+            return NEVER  # there is no hook, or other objects may adopt it
         _, report = await self._sync(obj.as_deleted(), state, now())
         if isinstance(report.outcome, Failed):
             is_last = isinstance(report.outcome.error, (CredentialsError, InvalidError))
-            message = "%s: The object is gone, and its hook is still in AS: %s"
-            logger.error(message, obj.label, report.outcome.error)
+            logger.error("%s: The object is gone, its hook is still in AS: %s", obj.label, report.outcome.error)
             return NEVER if is_last else report.requeue_at
         if isinstance(report.outcome, Released) and report.outcome.event:
             logger.warning("%s: The object is gone: %s", obj.label, report.outcome.event.message)
