@@ -226,7 +226,9 @@ def test_a_namespace_that_takes_no_events_any_more_is_nothing_to_warn_of(
     assert phase == "Terminating"
     workspace.delete()
     workspace.wait_gone()
-    lines = eventually("the Event was refused", lambda: log_lines(operator, workspace.namespace, "no Event"))
+    lines = eventually(
+        "the Event was refused", lambda: log_lines(operator, f"No Event in namespace {workspace.namespace}")
+    )
     assert len(lines) == 1
     assert log_lines(operator, workspace.namespace, "WARNING") == []
     assert workspace.cloud.hooks(workspace.group_id) == []

@@ -8,8 +8,8 @@ from tests.support.harness import OperatorProcess, eventually
 from tests.support.workspace import Workspace
 
 FAILURES = 30
-#: So many tell of one failure each, and one more of all that follow.
-TOLD = 11
+#: This many report one failure each, and one more reports all that follow.
+REPORTED = 11
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -31,10 +31,12 @@ def test_ever_new_failures_make_a_bounded_number_of_events(operator: OperatorPro
             "it fails anew",
             lambda body, number=number: body["status"].get("error", {}).get("code") == f"AS.9{number:03}",
         )
-    eventually("the burst is over", lambda: f"{FAILURES - 1:03}" in operator.log.read_text().rpartition("no Event")[0])
+    eventually(
+        "the burst is over", lambda: f"{FAILURES - 1:03}" in operator.log.read_text().rpartition("Dropped an Event")[0]
+    )
     created, *reported = find_events(workspace)
     assert created.reason == "Created"
-    assert [f"AS.9{number:03}" in event.message for number, event in enumerate(reported)] == [True] * TOLD
+    assert [f"AS.9{number:03}" in event.message for number, event in enumerate(reported)] == [True] * REPORTED
     assert [event.message.startswith("(combined from similar events)") for event in reported] == [False] * 10 + [True]
     assert 2 <= reported[-1].series.count <= FAILURES - 10
     assert all(event.series is None for event in (created, *reported[:-1]))
