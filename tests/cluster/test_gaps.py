@@ -6,9 +6,10 @@ import signal
 import pytest
 
 from tests.support.controlplane import ControlPlane
-from tests.support.harness import OperatorProcess, eventually
+from tests.support.harness import OPERATOR, OperatorProcess, eventually
 from tests.support.simulator import Simulator
-from tests.support.workspace import Workspace
+from tests.support.watchproxy import WatchProxy
+from tests.support.workspace import Workspace, ready
 
 NEVER_AGAIN = {"slow_retry_min_seconds": 600, "slow_retry_max_seconds": 600}
 
@@ -123,3 +124,29 @@ def test_a_resource_that_went_while_the_watch_was_broken_off_is_forgotten(
             workspace.wait_reason("AlreadyExists")
         eventually("the Secret is released", lambda: not workspace.secret("otc").metadata.finalizers)
         assert operator.is_running
+
+
+def test_what_silent_watches_do_not_show_is_found(
+    cluster: ControlPlane, cloud: Simulator, workspace: Workspace, fast: dict[str, float]
+) -> None:
+    with WatchProxy(cluster) as proxy:
+        kubeconfig = proxy.kubeconfig(cluster.service_account_kubeconfig(OPERATOR, OPERATOR))
+        environment = {**cloud.credentials_env(), "KUBECONFIG": str(kubeconfig)}
+        with OperatorProcess(cluster, environment, resync_interval_seconds=5, **fast) as operator:
+            workspace.put_secret("otc", workspace.clouds_yaml())
+            for name in ("edited", "deleted"):
+                workspace.create(name)
+                workspace.wait_ready(name)
+            workspace.create("rotated", credentialsRef={"secretName": "otc"})
+            workspace.wait_ready("rotated")
+            proxy.is_silent = True
+            workspace.create("created")
+            workspace.patch("edited", {"spec": {"defaultTimeout": 61}})
+            workspace.delete("deleted")
+            workspace.put_secret("otc", workspace.clouds_yaml(project_name="none"))
+            for name in ("created", "edited"):
+                workspace.wait_ready(name)
+            workspace.wait_gone("deleted")
+            workspace.wait("the new credentials are in use", lambda body: ready(body)["status"] != "True", "rotated")
+            eventually("all are counted", lambda: operator.health()["resources"] == 3)
+            assert "The watch has not shown" in operator.log.read_text()

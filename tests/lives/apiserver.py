@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, FINALIZER, LifecycleHook
+from lifecyclehook_operator.kube.client import Listed
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 
 from .network import Network
@@ -161,9 +162,13 @@ class ApiClient:
             if name in ("", body["metadata"]["name"]):
                 yield LifecycleHook(body)
 
-    async def list_uids(self, namespace: str = "") -> AsyncIterator[str]:
-        async for resource in self.list_hooks(namespace):
-            yield resource.uid
+    async def list_versions(self, namespace: str = "") -> AsyncIterator[Listed]:
+        async for obj in self.list_hooks(namespace):
+            yield Listed(obj.uid, obj.namespace, obj.name, obj.resource_version, obj.is_finalized)
+
+    async def list_secret_versions(self, namespace: str = "") -> AsyncIterator[Listed]:
+        for listed in ():
+            yield listed
 
     async def add_finalizer(self, resource: LifecycleHook, create_intents: Sequence[str]) -> LifecycleHook:
         others = [name for name in resource.finalizers if name != FINALIZER]

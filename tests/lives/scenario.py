@@ -163,7 +163,7 @@ _DETAILS: dict[str, Callable[..., dict[str, Any]]] = {
     "replace": _edit,
     "look": _of_resource,
     "relist": lambda *_: {},
-    "lag": lambda draw, *_: {"seconds": draw.choice((0.5, 2, 10))},
+    "lag": lambda draw, *_: {"seconds": draw.choice((0.5, 2, 10, 150))},
 }
 
 

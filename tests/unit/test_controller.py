@@ -11,6 +11,7 @@ from lifecyclehook_operator.api.v1alpha1 import FINALIZER, LifecycleHook
 from lifecyclehook_operator.controller.controller import Controller, asks_for_reconcile
 from lifecyclehook_operator.controller.reconciler import ObjectState
 from lifecyclehook_operator.controller.timing import NEVER
+from lifecyclehook_operator.kube.client import Listed
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 from tests.unit.samples import make_hook, make_resource
 from tests.unit.test_workqueue import Clock, Gate, clock, settle  # noqa: F401  (a fixture)
@@ -52,19 +53,29 @@ class Reconciler:
 
 
 class ApiServer:
-    """Lists objects once; then they are gone, and no watch shows it."""
+    """Has objects, of which no watch shows anything."""
 
     def __init__(self, *objects: LifecycleHook) -> None:
-        self._objects = objects
+        self.objects = list(objects)
+        #: The names of the objects that were fetched.
+        self.fetched: list[str] = []
+        self.before_answer: Callable[[], Awaitable[None]] | None = None
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> Any:
-        objects, self._objects = self._objects, ()
+        self.fetched += [name] if name else []
+        objects = [obj for obj in self.objects if name in ("", obj.name)]
+        if self.before_answer is not None:
+            await self.before_answer()
         for obj in objects:
             yield obj
 
-    async def list_uids(self, namespace: str = "") -> Any:
-        for uid in ():
-            yield uid
+    async def list_versions(self, namespace: str = "") -> Any:
+        for obj in list(self.objects):
+            yield Listed(obj.uid, obj.namespace, obj.name, obj.resource_version, obj.is_finalized)
+
+    async def list_secret_versions(self, namespace: str = "") -> Any:
+        for listed in ():
+            yield listed
 
 
 @pytest.fixture
@@ -241,21 +252,113 @@ async def test_a_fault_of_ours_is_logged_with_its_traceback(
     assert "ZeroDivisionError" in caplog.text
 
 
+@pytest.fixture
+def server() -> ApiServer:
+    return ApiServer()
+
+
+@pytest.fixture
+async def checking(server: ApiServer, reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
+    """A controller that looks every minute for what no watch shows."""
+    kubernetes: Any = server
+    running = Controller(kubernetes, (), tidy_seconds=30, check_seconds=60)
+    stand_in: Any = reconciler
+    await running.begin(stand_in)
+    yield running
+    await running.close(0)
+
+
+async def let_pass(clock: Clock, seconds: float) -> None:  # noqa: F811
+    for _ in range(int(seconds)):
+        clock.now += 1
+        await settle()
+
+
 async def test_what_was_gone_before_the_watch_began_claims_nothing_for_long(
     reconciler: Reconciler,
     clock: Clock,  # noqa: F811
 ) -> None:
-    gone = make(1, "gone")
-    kubernetes: Any = ApiServer(gone)
+    server = ApiServer(make(1, "gone"))
+    kubernetes: Any = server
     controller = Controller(kubernetes, (), tidy_seconds=30, check_seconds=1e9)
     stand_in: Any = reconciler
     await controller.begin(stand_in)
     await settle()
-    assert controller.cache.get("gone") is gone
-    clock.now += 31
-    await settle()
+    assert controller.cache.get("gone") is server.objects.pop()
+    await let_pass(clock, 31)
     assert controller.cache.get("gone") is None
     await controller.close(0)
+
+
+async def test_what_no_watch_shows_is_found_and_counted_against_the_watch(
+    checking: Controller,
+    server: ApiServer,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await let_pass(clock, 35)
+    server.objects.append(make(1))
+    await let_pass(clock, 75)
+    assert reconciler.versions() == [1]
+    server.objects = [make(2, generation=2)]
+    await let_pass(clock, 75)
+    assert reconciler.versions() == [1, 2]
+    assert caplog.messages == ["The watch has not shown what has become of 1 objects, such as web/hook-a"] * 2
+    await let_pass(clock, 75)
+    assert 3 * 75 - 75 < checking.cache.watch_lag_seconds() < 3 * 75
+    await checking.on_hook(make(2, generation=2), "MODIFIED")
+    assert checking.cache.watch_lag_seconds() == 0
+
+
+async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    kubernetes: Any = ApiServer(make(1))
+    controller = Controller(kubernetes, (), tidy_seconds=30, check_seconds=60)
+    stand_in: Any = reconciler
+    await controller.begin(stand_in)
+    await let_pass(clock, 40)
+    assert reconciler.versions() == [1]
+    assert controller.cache.watch_lag_seconds() == 40
+    await controller.close(0)
+
+
+async def test_nothing_is_fetched_of_what_the_watch_shows_a_little_later_or_what_does_not_wait_for_us(
+    checking: Controller,
+    server: ApiServer,
+    clock: Clock,  # noqa: F811
+) -> None:
+    deleting = make(1, "b", finalizers=["somebody/else"], deletionTimestamp="2026-03-01T12:00:00Z")
+    server.objects = [make(1), deleting]
+    await let_pass(clock, 31)
+    await checking.on_hook(make(1), "ADDED")
+    await checking.on_hook(deleting, "ADDED")
+    await let_pass(clock, 200)
+    assert server.fetched == []
+    assert checking.cache.watch_lag_seconds() == 0
+
+
+async def test_what_goes_while_it_is_fetched_does_not_come_back(
+    checking: Controller,
+    server: ApiServer,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    deleting = {"finalizers": [FINALIZER], "deletionTimestamp": "2026-03-01T12:00:00Z"}
+    await checking.on_hook(make(1, **deleting), "ADDED")
+    server.objects = [make(2, **deleting)]
+
+    async def go() -> None:
+        server.objects = []
+        await checking.on_hook(make(3, **{**deleting, "finalizers": []}), "DELETED")
+
+    server.before_answer = go
+    await let_pass(clock, 40)
+    assert server.fetched == ["hook-a"]
+    assert reconciler.versions() == [1]
+    assert (len(checking), len(checking.cache)) == (0, 0)
 
 
 async def test_what_went_past_our_finalizer_is_cleaned_up_after_until_that_is_done(

@@ -13,7 +13,7 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[str, LifecycleHook] = {}
         self._users: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-        #: Objects of which a write of ours has returned a version that the watch has not shown yet, and since when.
+        #: Objects of which a write of ours or a list has returned a version that the watch has not shown, and since when.
         self._unseen: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -27,8 +27,11 @@ class Cache:
         """Return the newest version of every object."""
         return list(self._objects.values())
 
-    def update(self, obj: LifecycleHook, *, is_own_write: bool = False) -> LifecycleHook:
-        """Keep a version of an object unless a newer one is known, and return the newest."""
+    def update(self, obj: LifecycleHook, *, is_shown: bool = True) -> LifecycleHook:
+        """Keep a version of an object unless a newer one is known, and return the newest.
+
+        Say whether the watch has shown it, or else a write of ours has returned it, or a list.
+        """
         uid, version = obj.uid, obj.resource_version
         known = self._objects.get(uid)
         if known is not None and version <= known.resource_version:
@@ -40,9 +43,9 @@ class Cache:
                     self._users[key][uid] = None
             self._objects[uid] = obj
         unseen_version, unseen_since = self._unseen.get(uid, (0, now()))
-        if is_own_write and obj.resource_version == version and obj is not known:
+        if not is_shown and obj.resource_version == version and obj is not known:
             self._unseen[uid] = version, unseen_since
-        elif not is_own_write and version >= unseen_version:
+        elif is_shown and version >= unseen_version:
             self._unseen.pop(uid, None)
         return obj
 
@@ -80,7 +83,7 @@ class Cache:
         return list(self._users.get(("secret", namespace, name), ()))
 
     def watch_lag_seconds(self) -> float:
-        """Return for how long the watch has not shown one of our writes, in seconds; 0 if it has shown all."""
+        """Return for how long the watch has not shown a version that is known here, in seconds; 0 if it has shown all."""
         return max((now() - since for _, since in self._unseen.values()), default=0.0)
 
 

@@ -15,7 +15,7 @@ from lifecyclehook_operator.controller.state import ObjectState
 from lifecyclehook_operator.controller.timing import NEVER, now
 from lifecyclehook_operator.controller.workqueue import WorkQueue
 from lifecyclehook_operator.fairness import FairLimit
-from lifecyclehook_operator.kube.client import KubeClient
+from lifecyclehook_operator.kube.client import KubeClient, Listed
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 from lifecyclehook_operator.kube.secrets import Key, Secret, SecretStore
 from lifecyclehook_operator.metrics import RECONCILES
@@ -33,6 +33,8 @@ class Observer(Protocol):
 
 logger = logging.getLogger(__name__)
 
+#: The type of what no watch has shown, but the regular check has found.
+_FOUND = "FOUND"
 _PAUSE_SECONDS = 3
 #: How many objects are reconciled at a time: some are to be done before others are begun. A namespace has half of it.
 _MAX_ACTIVE = 64
@@ -64,7 +66,7 @@ class Controller:
             kubernetes: reads what no watch shows.
             namespaces: the namespaces to serve; none means all.
             tidy_seconds: interval of retrying failed clean-ups, and of garbage collection after a gap in a watch.
-            check_seconds: interval of garbage collection without a known gap.
+            check_seconds: interval of comparing what is known with what there is, without a known gap.
         """
         self.cache = Cache()
         self.secrets = SecretStore(kubernetes)
@@ -77,6 +79,8 @@ class Controller:
         self._retried: set[str] = set()
         #: Objects that are gone, and whose hook is still to be deleted.
         self._gone: set[str] = set()
+        #: Those that were gone since the last check began.
+        self._forgotten: set[str] = set()
         self._limit = FairLimit(_MAX_ACTIVE)
         self._queue = WorkQueue(self._process, self._turn)
         self._is_relisted = True  # what `begin` lists may be gone before the watch begins
@@ -94,7 +98,7 @@ class Controller:
         for namespace in self._namespaces:
             async for obj in self._kubernetes.list_hooks(namespace):
                 if not obj.is_finalized:
-                    self.cache.update(obj)
+                    self.cache.update(obj, is_shown=False)
         self._reconciler = reconciler
         rounds: list[Callable[[], Awaitable[None]]] = [self._tidy]
         rounds += [partial(self._watch_for_missing_secrets, namespace) for namespace in self._namespaces]
@@ -113,13 +117,14 @@ class Controller:
             self._on_gone(obj)
         else:
             before = self.cache.get(obj.uid)
-            after = self.cache.update(obj)
+            after = self.cache.update(obj, is_shown=event_type != _FOUND)
             if before is not None and before.secret not in (None, after.secret):
                 self.secrets.doubt(before.secret)
             if obj.uid not in self._states:
-                self._states[obj.uid], due_at = self._reconciler.begin(after)
+                # What was listed at the start may tell whose the hook is, and have been replaced since.
+                self._states[obj.uid], due_at = self._reconciler.begin(before or after)
                 self._queue.add_at(obj.uid, due_at)
-            elif before is not None and asks_for_reconcile(before, after):
+            if before is not None and asks_for_reconcile(before, after):
                 self._request(obj.uid)
             for observer in self.observers:
                 observer.update(after)
@@ -195,7 +200,7 @@ class Controller:
             if uid not in self._states:  # gone meanwhile
                 return
             self._queue.add_at(uid, requeue_at)
-            if asks_for_reconcile(obj, self.cache.update(result, is_own_write=True)):
+            if asks_for_reconcile(obj, self.cache.update(result, is_shown=False)):
                 self._request(uid)
             elif uid in self._retried and state.failures:
                 self._queue.add(uid)
@@ -250,6 +255,7 @@ class Controller:
         self._states.pop(uid, None)
         self._retried.discard(uid)
         self._gone.discard(uid)
+        self._forgotten.add(uid)
         for observer in self.observers:
             observer.drop(uid)
         self._retry(self.cache.drop(uid))  # a place, or a name, is free
@@ -277,22 +283,50 @@ class Controller:
         await asyncio.sleep(self._tidy_seconds)
         await self._release_unused_secrets()
         if self._is_relisted or now() - self._checked_at > self._check_seconds:
-            await self._collect_garbage()
+            await self._check()
 
-    async def _collect_garbage(self) -> None:
-        """Forget objects that are gone: after a gap, kopf lists anew and does not report what is missing."""
+    async def _check(self) -> None:
+        """Compare what is known with what there is: a watch does not tell what went in a gap, and may be silent."""
         self._is_relisted, self._checked_at = False, now()
+        self._forgotten.clear()
         known = self.cache.objects()
         try:
-            there = {uid for namespace in self._namespaces async for uid in self._kubernetes.list_uids(namespace)}
+            there = [each for namespace in self._namespaces async for each in self._kubernetes.list_versions(namespace)]
+            uids = {each.uid for each in there}
             for obj in known:
-                if obj.uid not in there:
+                if obj.uid not in uids:
                     self._on_gone(obj)
-            for key in self.secrets.protected():
-                await self.on_secret(key, await self._kubernetes.read_secret(*key), "CHECKED")
+            await asyncio.sleep(_PAUSE_SECONDS)  # for so long at the most a watch may be behind
+            await self._take_unseen([each for each in there if self._is_unseen(each)])
+            await self._check_secrets()
         except KubernetesError:
             self._is_relisted = True
             raise
+
+    def _is_unseen(self, listed: Listed) -> bool:
+        known = self.cache.get(listed.uid)
+        if known is None or listed.uid not in self._states:
+            return not listed.is_finalized and listed.uid not in self._forgotten
+        return known.resource_version < listed.resource_version
+
+    async def _take_unseen(self, unseen: Sequence[Listed]) -> None:
+        """Take what the watch has not shown of objects as if it had."""
+        if unseen:
+            example = f"{unseen[0].namespace}/{unseen[0].name}"
+            logger.warning("The watch has not shown what has become of %s objects, such as %s", len(unseen), example)
+        for listed in unseen:
+            async for obj in self._kubernetes.list_hooks(listed.namespace, listed.name):
+                if obj.uid not in self._forgotten:
+                    await self.on_hook(obj, _FOUND)
+
+    async def _check_secrets(self) -> None:
+        versions: dict[Key, int | None] = dict.fromkeys(self.secrets.protected())
+        for namespace in self._namespaces:
+            async for listed in self._kubernetes.list_secret_versions(namespace):
+                versions[listed.namespace, listed.name] = listed.resource_version
+        for key, version in versions.items():
+            if version != self.secrets.version(key):
+                await self.on_secret(key, await self._kubernetes.read_secret(*key), _FOUND)
 
     async def _watch_for_missing_secrets(self, namespace: str) -> None:
         """Retry at once what waits for a Secret that appears; watch only while one is missing."""

@@ -130,6 +130,10 @@ class SecretStore:
         """Return the keys of the protected Secrets."""
         return list(self._protected)
 
+    def version(self, key: Key) -> int | None:
+        """Return the version of a Secret that is held, as it was last shown; None if it is not held."""
+        return self._protected[key].version if key in self._protected else None
+
     def perhaps_protected(self) -> set[Key]:
         """Return the Secrets that are held, and those that may be."""
         return self._protected.keys() | self._doubtful
