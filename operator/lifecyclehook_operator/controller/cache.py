@@ -13,7 +13,7 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[str, LifecycleHook] = {}
         self._users: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-        #: Objects of which a write of ours or a list has returned a version that the watch has not shown, and since when.
+        #: Objects with a version that a write or a list has returned and the watch has not shown, and since when.
         self._unseen: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Cache:
         return list(self._users.get(("secret", namespace, name), ()))
 
     def watch_lag_seconds(self) -> float:
-        """Return for how long the watch has not shown a version that is known here, in seconds; 0 if it has shown all."""
+        """Return for how many seconds the watch has not shown a version that is known here; 0 if it has shown all."""
         return max((now() - since for _, since in self._unseen.values()), default=0.0)
 
 
