@@ -204,7 +204,7 @@ class SuspensionWatch:
             return obj
         is_as_read = {"op": "test", "path": "/metadata/resourceVersion", "value": str(obj.resource_version)}
         written = await self._kubernetes.patch_status(obj, [is_as_read, *patch])
-        return self._cache.update(written, is_own_write=True)
+        return self._cache.update(written, is_shown=False)
 
 
 def find_suspended(suspensions: Iterable[Suspension]) -> Instances:
