@@ -79,11 +79,7 @@ class Stage:
 
     def wipe_status(self, name: str) -> None:
         if "status" in (self.workspace.get(name) or {}):
-            removal = '[{"op": "remove", "path": "/status"}]'
-            self.workspace.cluster.kubectl(
-                *("patch", "lifecyclehook", name, "-n", self.workspace.namespace),
-                *("--subresource=status", "--type=json", "-p", removal),
-            )
+            self.workspace.wipe_status(name)
 
     def look(self, name: str) -> None:
         if body := self.workspace.get(name):

@@ -10,14 +10,6 @@ from tests.support.harness import OperatorProcess, eventually
 from tests.support.workspace import Workspace, ready
 
 
-def wipe_status(workspace: Workspace) -> None:
-    removal = '[{"op": "remove", "path": "/status"}]'
-    workspace.cluster.kubectl(
-        *("patch", "lifecyclehook", "hook", "-n", workspace.namespace),
-        *("--subresource=status", "--type=json", "-p", removal),
-    )
-
-
 def edit(workspace: Workspace) -> None:
     workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
 
@@ -33,7 +25,7 @@ def test_a_status_that_was_wiped_is_written_again_at_once(
         first(workspace)
         before = workspace.wait_ready()
     creates = len(workspace.cloud.requests("create", workspace.group_id))
-    wipe_status(workspace)
+    workspace.wipe_status()
     body = workspace.wait_ready()
     assert body["status"]["lifecycleHook"] == before["status"]["lifecycleHook"]
     assert len(workspace.cloud.requests("create", workspace.group_id)) == creates
@@ -48,7 +40,7 @@ def test_a_hook_whose_status_was_wiped_is_edited_as_our_own(
     workspace.wait_ready()
     if is_down:
         operator.kill()
-    wipe_status(workspace)
+    workspace.wipe_status()
     edit(workspace)
     if is_down:
         operator.start()
@@ -69,7 +61,7 @@ def test_a_hook_whose_status_was_wiped_goes_with_its_resource(
     workspace.wait_ready()
     if is_down:
         operator.kill()
-    wipe_status(workspace)
+    workspace.wipe_status()
     workspace.delete()
     if is_down:
         operator.start()

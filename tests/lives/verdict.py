@@ -110,7 +110,9 @@ def metadata(hook: Mapping[str, Any]) -> str:
 def differs(hook: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
     """Whether a hook has other fields than a spec asks for."""
     return (
-        hook["default_timeout"] != spec.get("defaultTimeout", 3600)
+        hook["lifecycle_hook_type"] != spec["lifecycleHookType"]
+        or hook["notification_topic_urn"] != spec["notificationTopicUrn"]
+        or hook["default_timeout"] != spec.get("defaultTimeout", 3600)
         or hook["default_result"] != spec.get("defaultResult", "ABANDON")
         or metadata(hook) != spec.get("notificationMetadata", "")
     )

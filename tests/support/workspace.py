@@ -138,6 +138,14 @@ class Workspace:
                 raise
             return None
 
+    def callbacks(self) -> list[dict[str, Any]]:
+        """Return all LifecycleCallbacks of the namespace."""
+        return self.objects.list_namespaced_custom_object(*ADDRESS, self.namespace, CALLBACKS)["items"]
+
+    def delete_callbacks(self) -> None:
+        """Ask for the deletion of all LifecycleCallbacks of the namespace."""
+        self.objects.delete_collection_namespaced_custom_object(*ADDRESS, self.namespace, CALLBACKS)
+
     def wait_callback(
         self, what: str, holds: Callable[[dict[str, Any]], object], name: str = "callback"
     ) -> dict[str, Any]:
@@ -173,6 +181,15 @@ class Workspace:
         """Merge a patch into a resource."""
         return self.objects.patch_namespaced_custom_object(
             *self.address, name, patch, _content_type="application/merge-patch+json"
+        )
+
+    def wipe_status(self, name: str = "hook") -> None:
+        """Take the status off a resource that has one."""
+        self.objects.patch_namespaced_custom_object_status(
+            *self.address,
+            name,
+            [{"op": "remove", "path": "/status"}],
+            _content_type="application/json-patch+json",
         )
 
     def get(self, name: str = "hook") -> dict[str, Any] | None:
