@@ -185,7 +185,7 @@ class _Control:
 
     async def add_hanging(self, request: web.Request) -> web.Response:
         group, wanted = self._group(request), await request.json()
-        hook = group.hooks[wanted["lifecycle_hook_name"]]
+        hook = self._hook_of(group, wanted["lifecycle_hook_name"])
         hanging = HangingInstance(
             instance_id=wanted["instance_id"],
             lifecycle_hook_name=hook.lifecycle_hook_name,
@@ -216,8 +216,8 @@ class _Control:
         found = await self._log.wait_for(RequestFilter.model_validate(query), count, wait_seconds)
         return web.json_response([entry.model_dump(mode="json") for entry in found])
 
-    async def clear_requests(self, _: web.Request) -> web.Response:
-        self._log.clear()
+    async def clear_requests(self, request: web.Request) -> web.Response:
+        self._log.clear(int(request.query["until"]) if "until" in request.query else None)
         return web.Response(status=204)
 
     async def list_faults(self, _: web.Request) -> web.Response:
@@ -262,10 +262,13 @@ class _Control:
 
     def _hook(self, request: web.Request) -> tuple[Group, Hook]:
         group = self._group(request)
-        hook = group.hooks.get(request.match_info["name"])
-        if hook is None:
+        return group, self._hook_of(group, request.match_info["name"])
+
+    @staticmethod
+    def _hook_of(group: Group, name: str) -> Hook:
+        if (hook := group.hooks.get(name)) is None:
             raise web.HTTPNotFound(text="no such hook")
-        return group, hook
+        return hook
 
 
 def _group_json(group: Group) -> dict[str, Any]:

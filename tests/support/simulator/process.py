@@ -226,8 +226,9 @@ class Simulator:
             raise TimeoutError(message)
         return found
 
-    def clear_requests(self) -> None:
-        self._send("DELETE", "/requests")
+    def clear_requests(self, until: int | None = None) -> None:
+        """Forget the requests so far, or those up to a sequence."""
+        self._send("DELETE", "/requests" if until is None else f"/requests?until={until}")
 
     def _find_requests(self, **query: Any) -> list[LoggedRequest]:
         query = {name: value for name, value in query.items() if value is not None}

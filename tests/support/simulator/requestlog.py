@@ -73,8 +73,8 @@ class RequestLog:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def clear(self) -> None:
-        self._entries.clear()
+    def clear(self, until: int | None = None) -> None:
+        self._entries = [] if until is None else [entry for entry in self._entries if entry.sequence > until]
 
     def find(self, wanted: RequestFilter) -> Iterator[LoggedRequest]:
         return (entry for entry in self._entries if wanted.matches(entry))

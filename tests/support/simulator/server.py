@@ -38,7 +38,10 @@ class Server:
         return app
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionResetError:  # the client has gone before it has said all
+            return web.Response()
         operation, args = _find_operation(request)
         entry = self._log(request, body, operation, args)
         raw_path, _, raw_query = request.raw_path.partition("?")

@@ -44,6 +44,22 @@ def test_a_topic_is_given_by_its_name_or_by_its_urn(simulator: Simulator) -> Non
     assert simulator.add_topic("urn:smn:eu-nl:p:gsh") == "urn:smn:eu-nl:p:gsh"
 
 
+def test_the_log_can_be_cleared_up_to_a_request(caller: Caller) -> None:
+    caller.simulator.clear_requests()
+    for _ in range(3):
+        caller.list()
+    first, second, third = caller.simulator.requests()
+    caller.simulator.clear_requests(until=second.sequence)
+    assert caller.simulator.requests() == [third]
+    caller.simulator.clear_requests(until=first.sequence)
+    assert caller.simulator.requests() == [third]
+
+
+def test_only_a_hook_that_is_there_suspends_an_instance(caller: Caller) -> None:
+    with pytest.raises(ValueError, match="no such hook"):
+        caller.simulator.add_hanging_instance(caller.group, "absent", "i-1")
+
+
 def test_the_log_tells_what_came_and_what_became_of_it(caller: Caller) -> None:
     caller.simulator.clear_requests()
     caller.create(default_timeout=60)
