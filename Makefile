@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench e2e simulator controlplane generate lock lint clean
+.PHONY: help demo test bench soak e2e simulator controlplane generate lock lint clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: $(VENV)/.installed  ## Check style, types, layers and Dockerfile.
 bench: $(VENV)/.installed  ## Measure speed and cost beside a bare client (N=1000,3000 AS_LATENCY_MS=50 PLOT=file.svg).
 	@exec $(BIN)/python -m tests.bench $(if $(N),--resources="$(N)") \
 	    $(if $(AS_LATENCY_MS),--as-latency-ms="$(AS_LATENCY_MS)") $(if $(PLOT),--plot="$(PLOT)") $(ARGS)
+
+soak: $(VENV)/.installed  ## Let everything fail for a while, then check what is left (MINUTES=5, SEED=).
+	@exec $(BIN)/python -m tests.soak $(if $(MINUTES),--minutes="$(MINUTES)") $(if $(SEED),--seed="$(SEED)")
 
 e2e: $(VENV)/.installed  ## Try everything on KUBECONFIG's cluster (IMAGE=, OLD_IMAGE=, CONTEXT= to confirm).
 	@exec $(BIN)/python -m tests.e2e $(if $(IMAGE),--image="$(IMAGE)") \

@@ -84,7 +84,8 @@ def make_life(seed: int, *, in_memory: bool = True) -> list[Step]:
     return steps
 
 
-def _draw_fields(draw: random.Random) -> dict[str, Any]:
+def draw_fields(draw: random.Random) -> dict[str, Any]:
+    """Return fields of a spec that can be edited; None: not given."""
     return {
         "defaultTimeout": draw.choice((60, 120, 3600)),
         "defaultResult": draw.choice(("ABANDON", "CONTINUE")),
@@ -101,12 +102,12 @@ def _draw_policies(draw: random.Random) -> dict[str, Any]:
 
 
 def _create(draw: random.Random, name: str, group: int, hook_names: dict[str, str | None], _: bool) -> dict[str, Any]:
-    spec = {"lifecycleHookName": hook_names[name], **_draw_fields(draw), **_draw_policies(draw)}
+    spec = {"lifecycleHookName": hook_names[name], **draw_fields(draw), **_draw_policies(draw)}
     return {"name": name, "group": group, "spec": {key: value for key, value in spec.items() if value is not None}}
 
 
 def _edit(draw: random.Random, name: str, *_: object) -> dict[str, Any]:
-    changes = {**_draw_fields(draw), **_draw_policies(draw)}
+    changes = {**draw_fields(draw), **_draw_policies(draw)}
     kept = draw.sample([*changes], draw.choice((1, 1, 2)))
     return {"name": name, "spec": {key: changes[key] for key in kept}}
 
