@@ -55,10 +55,14 @@ def count_descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-async def closed(descriptors: int) -> None:
-    """Wait until so many descriptors are open, and no more."""
+def count_sockets() -> int:
+    return sum(str(each.readlink()).startswith("socket:") for each in Path("/proc/self/fd").iterdir() if each.exists())
+
+
+async def closed(sockets: int) -> None:
+    """Wait until so many sockets are open, and no more."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while count_descriptors() > descriptors:  # noqa: ASYNC110  (the kernel sends no event)
+        while count_sockets() > sockets:  # noqa: ASYNC110  (the kernel sends no event)
             await asyncio.sleep(0.01)
 
 
@@ -89,12 +93,12 @@ async def test_rotations_leave_neither_memory_nor_descriptors(
 async def test_a_call_in_flight_goes_on_when_its_credentials_are_superseded(
     simulator: Simulator, clients: ClientCache
 ) -> None:
-    group, before = simulator.add_group(), count_descriptors()
+    group, before = simulator.add_group(), count_sockets()
     held = simulator.fault("list", hold=True)
     former = clients.get(make_credentials(simulator), SOURCE)
     call = asyncio.create_task(former.list_hooks(group, not_before=math.inf))
     await asyncio.to_thread(simulator.wait_for_request, "list", state="held")
-    during = count_descriptors()
+    during = count_sockets()
     simulator.add_user("other", "other-password")
     other = make_credentials(simulator, username="other", password="other-password")
     assert clients.get(other, SOURCE) is not former
@@ -123,11 +127,11 @@ async def test_idle_connections_are_closed_and_opened_again(
     simulator: Simulator, clients: ClientCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "_KEEPALIVE_SECONDS", 0.2)
-    group, before = simulator.add_group(), count_descriptors()
+    group, before = simulator.add_group(), count_sockets()
     client = clients.get(make_credentials(simulator))
     for _ in range(2):
         await asyncio.gather(*(client.list_hooks(group, not_before=math.inf) for _ in range(8)))
-        assert count_descriptors() > before
+        assert count_sockets() > before
         await closed(before)
     assert len(simulator.requests("token")) == 1
 
@@ -136,7 +140,7 @@ async def test_a_client_that_is_not_used_for_long_is_forgotten(
     simulator: Simulator, clients: ClientCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_UNUSED_SECONDS", 0)
-    group, before = simulator.add_group(), count_descriptors()
+    group, before = simulator.add_group(), count_sockets()
     client = clients.get(make_credentials(simulator), SOURCE)
     await client.list_hooks(group, not_before=math.inf)
     clients.get(make_credentials(simulator, username="other"))
