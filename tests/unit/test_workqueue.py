@@ -136,6 +136,20 @@ async def test_a_key_is_processed_when_it_is_due_and_told_when_that_was(
     assert work.seen == [("a", 1060)]
 
 
+def test_uvloop_does_not_tell_when_a_timer_that_is_due_is_due(work: Work) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def add_twice() -> None:
+        queue = WorkQueue(work, lambda _: nullcontext())
+        queue.add_at("a", asyncio.get_running_loop().time())
+        queue.add_at("a", asyncio.get_running_loop().time() + 60)
+        await settle()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(add_twice())
+    assert work.keys == ["a"]
+
+
 async def test_the_earlier_of_two_times_counts(queue: WorkQueue, work: Work, clock: Clock) -> None:
     for due_at in (1060, 1030, 1090, NEVER):
         queue.add_at("a", due_at)

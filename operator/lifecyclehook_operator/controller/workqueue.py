@@ -32,7 +32,8 @@ class WorkQueue:
         self._active: set[str] = set()
         #: Keys that are due, and since when.
         self._dirty: dict[str, float] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        #: When a key is due, and what starts its worker then. Not every event loop's handle tells when.
+        self._timers: dict[str, tuple[float, asyncio.Handle]] = {}
         self._retries: dict[str, int] = {}
         self._is_closed = False
         WORKQUEUE_DEPTH.labels(name).set_function(self._dirty.__len__)
@@ -47,12 +48,11 @@ class WorkQueue:
 
         The time is absolute, so that what is due together has the very same time.
         """
-        timer = self._timers.get(key)
-        if self._is_closed or due_at == NEVER or (timer is not None and timer.when() <= due_at):
+        planned_at, _ = self._timers.get(key, (NEVER, None))
+        if self._is_closed or planned_at <= due_at:
             return
-        if timer is not None:
-            timer.cancel()
-        self._timers[key] = asyncio.get_running_loop().call_at(due_at, self._start, key, due_at)
+        self._cancel_timer(key)
+        self._timers[key] = due_at, asyncio.get_running_loop().call_at(due_at, self._start, key, due_at)
 
     def add_rate_limited(self, key: str) -> int:
         """Have a key processed again after a failure, ever later until `done`; return how many there have been."""
@@ -115,5 +115,6 @@ class WorkQueue:
             self._active.discard(key)
 
     def _cancel_timer(self, key: str) -> None:
-        if timer := self._timers.pop(key, None):
+        if key in self._timers:
+            _, timer = self._timers.pop(key)
             timer.cancel()
