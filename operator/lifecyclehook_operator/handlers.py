@@ -84,3 +84,4 @@ async def count_resources(memo: kopf.Memo, **_: Any) -> int:  # noqa: ANN401
 async def stop(memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
     """Wait for in-flight calls, then close all connections."""
     await memo.manager.stop()
+    memo.manager.end_soon()

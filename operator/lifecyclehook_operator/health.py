@@ -1,11 +1,15 @@
 """The probes: /healthz (liveness) and /readyz (readiness)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-#: A watch shows each write at once. One that lags this far behind is dead, and only a restart helps.
+#: A watch shows each change at once. One that lags this far behind is dead, and only a restart helps.
 _WATCH_LAG_LIMIT_SECONDS = 180
+#: How long the result of a probe is reused: anybody may call /readyz, and must not load the API server by that.
+_GOOD_SECONDS = 5
+_BAD_SECONDS = 1
 
 
 class Health:
@@ -15,17 +19,17 @@ class Health:
         self,
         count_resources: Callable[[], int],
         watch_lag_seconds: Callable[[], float],
-        why_not_ready: Callable[[], Awaitable[str]],
+        find_readiness: Callable[[], Awaitable[tuple[bool, str]]],
     ) -> None:
         """
         Args:
             count_resources: returns the number of resources that are managed.
-            watch_lag_seconds: returns for how long the watch has not shown one of our writes, 0 if it has shown all.
-            why_not_ready: returns why the process cannot work right now, "" if it can.
+            watch_lag_seconds: returns for how long the watch has not shown a known version, 0 if it has shown all.
+            find_readiness: returns whether the process can work right now, and its state or what is missing.
         """
         self._count_resources = count_resources
         self._watch_lag_seconds = watch_lag_seconds
-        self._why_not_ready = why_not_ready
+        self._find_readiness = find_readiness
 
     async def serve(self, port: int) -> Callable[[], Awaitable[None]]:
         """Listen on a port of all addresses, and return the function that stops it."""
@@ -42,5 +46,25 @@ class Health:
         return web.json_response(body, status=200 if is_watch_alive else 503)
 
     async def _answer_readyz(self, _: web.Request) -> web.Response:
-        problem = await self._why_not_ready()
-        return web.json_response({"status": problem or "ready"}, status=503 if problem else 200)
+        is_ready, status = await self._find_readiness()
+        return web.json_response({"status": status}, status=200 if is_ready else 503)
+
+
+class Probe:
+    """Looks for a problem, once at a time and at most every few seconds however often it is asked."""
+
+    def __init__(self, find_problem: Callable[[], Awaitable[str]]) -> None:
+        """Take the function that looks for a problem and returns it, "" if there is none."""
+        self._find_problem = find_problem
+        self._lock = asyncio.Lock()
+        self._problem = ""
+        self._valid_until = 0.0
+
+    async def find_problem(self) -> str:
+        """Return the problem, "" if there is none, as it was found a few seconds ago at most."""
+        clock = asyncio.get_running_loop()
+        async with self._lock:
+            if clock.time() >= self._valid_until:
+                self._problem = await self._find_problem()
+                self._valid_until = clock.time() + (_BAD_SECONDS if self._problem else _GOOD_SECONDS)
+            return self._problem

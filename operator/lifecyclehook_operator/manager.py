@@ -4,11 +4,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
 
+import aiohttp
 import kopf
 
 from lifecyclehook_operator import metrics
@@ -22,8 +23,8 @@ from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.suspensions import SuspensionWatch
 from lifecyclehook_operator.controller.timing import Timing
-from lifecyclehook_operator.health import Health
-from lifecyclehook_operator.kube.client import KubeClient, connect
+from lifecyclehook_operator.health import Health, Probe
+from lifecyclehook_operator.kube.client import PROBLEMS, KubeClient, connect
 from lifecyclehook_operator.kube.errors import KubernetesError
 from lifecyclehook_operator.kube.events import EventRecorder
 from lifecyclehook_operator.logs import configure_logging
@@ -40,6 +41,8 @@ _TIDY_SECONDS = 30
 _CHECK_SECONDS = 60
 #: For how long Events that wait are published after the last reconcile.
 _EVENTS_GRACE_SECONDS = 3
+#: How long kopf may take to return after the shutdown.
+_END_SECONDS = 10
 
 T = TypeVar("T")
 
@@ -53,6 +56,9 @@ class Manager:
         self._kubernetes: KubeClient | None = None
         self._controller: Controller | None = None
         self._is_standby = False
+        self._problem = ""
+        self._kopf_tasks: set[asyncio.Task[Any]] = set()
+        self._probe = Probe(self._probe_api_server)
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,6 +89,7 @@ class Manager:
 
     async def start(self) -> Controller:
         """Begin to reconcile as soon as the API server serves our resource, and return what watch events are for."""
+        self._kopf_tasks = asyncio.all_tasks()
         options, own_credentials = self._options, _read_own_credentials()
         kubernetes = await self._connect()
         clients = ClientCache(timeout_seconds=options.cloud_timeout_seconds, concurrency=options.concurrency)
@@ -121,7 +128,21 @@ class Manager:
 
     async def stop(self) -> None:
         """Wait for in-flight calls, release the Lease and close all connections; calling it twice does no harm."""
+        self._kubernetes, self._problem = None, "stopping"
         await self._stack.aclose()
+
+    def end_soon(self) -> None:
+        """Exit if kopf does not return within 10 seconds after the shutdown: after a 401, one of its tasks may hang."""
+        asyncio.get_running_loop().call_later(_END_SECONDS, self._end)
+
+    def _end(self) -> None:
+        failed = (task.exception() for task in self._kopf_tasks if task.done() and not task.cancelled())
+        error = next(filter(None, failed), None)
+        if error is None:
+            logger.critical("kopf did not return within %s s after the shutdown.", _END_SECONDS)
+        else:
+            logger.critical("The operator cannot run: %s", _describe(error))
+        _exit()
 
     async def _connect(self) -> KubeClient:
         if self._kubernetes is None:
@@ -147,26 +168,23 @@ class Manager:
         self._stack.push_async_callback(stop_renewal)
 
     async def _listen(self) -> None:
-        options = self._options
-        try:
-            if options.health_port:
-                health = Health(self._count_resources, self._watch_lag_seconds, self._why_not_ready)
-                self._stack.push_async_callback(await health.serve(options.health_port))
-            if options.metrics_port:
-                self._stack.callback(metrics.serve(options.metrics_port, self._resources))
-        except OSError as error:
-            raise OSError(f"cannot listen: {error}") from error
+        if port := self._options.health_port:
+            health = Health(self._count_resources, self._watch_lag_seconds, self._find_readiness)
+            with _listening_on(port):
+                self._stack.push_async_callback(await health.serve(port))
+        if port := self._options.metrics_port:
+            with _listening_on(port):
+                self._stack.callback(metrics.serve(port, self._resources))
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until the API server is there and has what is needed; say once what is missing."""
-        problem = ""
         while True:
             try:
                 return await attempt()
             except KubernetesError as error:
-                if str(error) != problem:
-                    problem = str(error)
-                    logger.warning("%s. Trying again every %s s.", problem, _START_RETRY_SECONDS)
+                if str(error) != self._problem:
+                    self._problem = str(error)
+                    logger.warning("%s. Trying again every %s s.", error, _START_RETRY_SECONDS)
             await asyncio.sleep(_START_RETRY_SECONDS)
 
     def _resources(self) -> list[LifecycleHook]:
@@ -178,10 +196,25 @@ class Manager:
     def _watch_lag_seconds(self) -> float:
         return self._controller.cache.watch_lag_seconds() if self._controller is not None else 0
 
-    async def _why_not_ready(self) -> str:
-        if self._kubernetes is None or not await self._kubernetes.is_reachable():
-            return "the API server is unreachable"
-        return "" if self._controller is not None or self._is_standby else "starting"
+    async def _find_readiness(self) -> tuple[bool, str]:
+        if problem := await self._probe.find_problem():
+            return False, problem
+        if self._is_standby:
+            return True, "waiting for the lease"
+        return (True, "ready") if self._controller is not None else (False, "starting")
+
+    async def _probe_api_server(self) -> str:
+        if self._kubernetes is None:
+            return self._problem or "starting"
+        return await self._kubernetes.find_problem(self._options.namespace)
+
+
+@contextmanager
+def _listening_on(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot listen on port {port}: {os.strerror(error.errno or 0)}") from error
 
 
 def _read_own_credentials() -> Credentials | CredentialsError | None:
@@ -211,8 +244,23 @@ async def _exit_after(elector: "LeaderElector") -> None:
     except Exception:
         logger.exception("Leader election failed")
     logger.critical("Lost lease %s. This process ends, for another one may lead.", elector.lease)
+    _exit()
+
+
+def _exit() -> NoReturn:
     logging.shutdown()
     os._exit(1)
+
+
+def _describe(error: BaseException) -> str:
+    """Return in one line why kopf failed."""
+    cause = error.__cause__  # kopf's own error may only say that a handler failed
+    if cause is None or isinstance(cause, aiohttp.ClientError):
+        cause = error
+    text = cause.args[0] if cause.args else ""  # the other arguments are the body of the response
+    line = f"{type(cause).__name__}: {' '.join(str(text).split())}"
+    problem = PROBLEMS.get(getattr(cause, "status", 0))
+    return f"{problem} ({line})" if problem else line
 
 
 def _timing(options: Settings) -> Timing:
@@ -249,8 +297,7 @@ def run(options: Settings) -> int:
         return 1
     except Exception as error:
         logger.exception("The operator failed")
-        cause = error.__cause__ or error  # kopf's own error says only that a handler failed
-        logger.critical("The operator cannot run: %s: %s", type(cause).__name__, cause)  # last: a pod shows a log's end
+        logger.critical("The operator cannot run: %s", _describe(error))  # last: a pod shows a log's end
         return 1
-    logger.info("Stopped")
+    logger.info("Stopped by a signal")
     return 0

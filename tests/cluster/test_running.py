@@ -68,20 +68,30 @@ def test_a_signal_lets_the_call_at_work_end_and_its_answer_reach_the_status(
         eventually("the operator is stopping", lambda: "Signal" in operator.log.read_text())
         cloud.release(held)
         assert operator.wait() == 0
+    assert operator.last_line == "INFO     lifecyclehook_operator.manager: Stopped by a signal"
     workspace.wait_ready(seconds=1)
     assert len(cloud.requests(group_id=workspace.group_id)) == 1
 
 
 def test_without_a_cluster_it_says_so_and_waits_for_one(tmp_path: Path) -> None:
     log = tmp_path / "operator.log"
+    (port,) = free_ports(1)
     environment = {"PATH": os.environ["PATH"], "KUBECONFIG": str(tmp_path / "absent")}
-    process = start_process([str(BIN / OPERATOR), "run", "--health-port=0"], log=log, env=environment)
+    process = start_process([str(BIN / OPERATOR), "run", f"--health-port={port}"], log=log, env=environment)
     try:
         eventually("it says so", lambda: "no cluster to connect to" in log.read_text())
+
+        def is_told() -> bool:
+            answer = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False)
+            return answer.status_code == 503 and answer.json()["status"].startswith("no cluster to connect to")
+
+        eventually("/readyz says so", is_told)
         assert process.poll() is None
     finally:
         stop_process(process)
+    assert process.returncode == 0
     assert "Traceback" not in log.read_text()
+    assert log.read_text().endswith("Stopped by a signal\n")
 
 
 def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, float]) -> None:
@@ -92,6 +102,8 @@ def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, 
         operator.launch()
         try:
             eventually("the operator says so", lambda: "not installed yet" in operator.log.read_text())
+            answer = operator.probe("/readyz")
+            assert (answer.status_code, answer.json()) == (503, {"status": "the CRD is not installed"})
             install(fresh)
             with Workspace(fresh, cloud) as own:
                 own.create()
@@ -100,11 +112,14 @@ def test_a_crd_that_comes_later_is_waited_for(cloud: Simulator, fast: dict[str, 
             operator.stop()
 
 
-def test_a_port_that_is_taken_fails_the_start(cluster: ControlPlane, cloud: Simulator) -> None:
+@pytest.mark.parametrize("option", ["health_port", "metrics_port"])
+def test_a_port_that_is_taken_fails_the_start(cluster: ControlPlane, cloud: Simulator, option: str) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))  # noqa: S104  (as the operator does)
         taken.listen()
-        operator = OperatorProcess(cluster, cloud.credentials_env(), metrics_port=taken.getsockname()[1])
+        port = taken.getsockname()[1]
+        operator = OperatorProcess(cluster, cloud.credentials_env(), **{option: port})
         operator.launch()
         assert operator.wait(60) == 1
-    assert "cannot listen" in operator.log.read_text()
+    assert operator.last_line.startswith("CRITICAL lifecyclehook_operator.manager: The operator cannot run: cannot listen")
+    assert f"on port {port}: Address already in use" in operator.last_line

@@ -111,6 +111,11 @@ class OperatorProcess:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def last_line(self) -> str:
+        """Return the last line of the log, without the time."""
+        return self.log.read_text().splitlines()[-1].split(maxsplit=2)[2]
+
     def start(self) -> None:
         """Launch the process, and return when /readyz says that it works, or stands by."""
         self.launch()

@@ -50,6 +50,13 @@ _ERRORS: Mapping[int, type[KubernetesError]] = {
     HTTPStatus.CONFLICT: StaleError,
     HTTPStatus.UNPROCESSABLE_ENTITY: StaleError,
 }
+#: What the HTTP status of a list or watch of our resources means; None: no response.
+PROBLEMS = {
+    None: "the API server does not answer",
+    HTTPStatus.UNAUTHORIZED: f"not permitted to list {PLURAL}",
+    HTTPStatus.FORBIDDEN: f"not permitted to list {PLURAL}",
+    HTTPStatus.NOT_FOUND: "the CRD is not installed",
+}
 
 
 class Listed(NamedTuple):
@@ -80,13 +87,23 @@ class KubeClient:
             return False
         return {PLURAL, CALLBACK_PLURAL} <= {each["name"] for each in served["resources"]}
 
-    async def is_reachable(self) -> bool:
-        """Return whether the API server answers, whatever it says."""
+    async def find_problem(self, namespaces: Sequence[str] = ()) -> str:
+        """Return why our resources cannot be listed in these namespaces (none: in all), "" if they can.
+
+        The list has no resourceVersion, so that it needs etcd, too.
+        """
         try:
-            async with self._send("GET", "/version", timeout_seconds=_PROBE_TIMEOUT_SECONDS):
-                return True
-        except KubernetesError:
-            return False
+            for namespace in namespaces or ("",):
+                await self._call(
+                    "GET",
+                    _hooks_path(namespace),
+                    query={"limit": "1"},
+                    accept=_as_metadata("PartialObjectMetadataList"),
+                    timeout_seconds=_PROBE_TIMEOUT_SECONDS,
+                )
+        except KubernetesError as error:
+            return PROBLEMS.get(error.status, f"the API server answers {error.status}")
+        return ""
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> AsyncIterator[LifecycleHook]:
         """Yield the resources of a namespace, or of all; with a name, the one that has it, if it exists."""
@@ -328,5 +345,6 @@ def _error_from(response: aiohttp.ClientResponse, content: bytes) -> KubernetesE
     error = _ERRORS.get(response.status, KubernetesError)(
         f"{response.status} {response.reason}: {status.get('message')}"
     )
+    error.status = response.status
     error.causes = frozenset(cause.get("reason") for cause in causes)
     return error

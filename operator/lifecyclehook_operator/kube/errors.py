@@ -9,6 +9,8 @@ KubernetesError           the API server refused a call or could not be reached
 class KubernetesError(Exception):
     """The API server refused a call or could not be reached."""
 
+    #: The HTTP status of the response, None if there was none.
+    status: int | None = None
     #: The reasons of the causes that the API server names, for example NamespaceTerminating.
     causes: frozenset[str] = frozenset()
 

@@ -1,0 +1,39 @@
+"""How the process exits if kopf does not return."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import asyncio, sys
+from lifecyclehook_operator import manager
+from lifecyclehook_operator.settings import Settings
+
+manager._END_SECONDS = 0.1
+
+async def fail():
+    raise ValueError("out of\\n order")
+
+async def run():
+    own = manager.Manager(Settings())
+    own._kopf_tasks = {asyncio.create_task(fail() if "fails" in sys.argv else asyncio.sleep(3600))}
+    own.end_soon()
+    await asyncio.sleep(3600)
+
+manager.configure_logging("info", "text")
+asyncio.run(run())
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("fails", "The operator cannot run: ValueError: out of order"),
+        ("hangs", "kopf did not return within 0.1 s after the shutdown."),
+    ],
+)
+def test_a_process_whose_kopf_does_not_return_exits_and_says_why(way: str, why: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith(f"CRITICAL lifecyclehook_operator.manager: {why}")
