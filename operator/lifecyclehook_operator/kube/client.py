@@ -51,7 +51,7 @@ _ERRORS: Mapping[int, type[KubernetesError]] = {
     HTTPStatus.UNPROCESSABLE_ENTITY: StaleError,
 }
 #: What the HTTP status of a list or watch of our resources means; None: no response.
-PROBLEMS = {
+PROBLEMS: Mapping[int | None, str] = {
     None: "the API server does not answer",
     HTTPStatus.UNAUTHORIZED: f"not permitted to list {PLURAL}",
     HTTPStatus.FORBIDDEN: f"not permitted to list {PLURAL}",
