@@ -11,7 +11,11 @@ GROUPS = range(4)
 TOPICS = range(2)
 #: In the first, hooks use the operator's own credentials; in the second, those of a Secret.
 NAMESPACES = range(2)
-NAMES = tuple(f"hook-{number}" for number in range(12))
+#: These adopt whatever they find, and may lose what the operator has written on them.
+LOOSE_NAMES = tuple(f"loose-{number}" for number in range(7))
+#: These adopt nothing: the operator has to know their hooks for its own, whatever happens.
+STRICT_NAMES = tuple(f"strict-{number}" for number in range(7))
+NAMES = (*LOOSE_NAMES, *STRICT_NAMES)
 #: A user with a password, and an access key.
 SECRETS = ("user", "key")
 #: A hook of somebody else's in the last group, which no resource may touch.
@@ -34,12 +38,12 @@ def cloud(seed: int) -> Iterator[Step]:
 def machines(seed: int) -> Iterator[Step]:
     """Yield without end what breaks: each kind once, as short as can be, then each once again, and so on."""
     draw = _random(f"machines {seed}")
-    waits: tuple[float, ...] = (0.2, 0.5)
+    waits: tuple[float, ...] = (0.5, 1.5)
     while True:
         for kind in draw.sample([*OUTAGES], len(OUTAGES)):
             lasts = OUTAGES[kind][: len(waits) - 1]
             yield Step(kind, draw.choice(waits), {"seconds": draw.choice(lasts)})
-        waits = (0.2, 0.5, 2, 8)
+        waits = (0.2, 1, 4, 10)
 
 
 def faults(seed: int, share: float) -> list[Details]:
@@ -49,11 +53,10 @@ def faults(seed: int, share: float) -> list[Details]:
     for operation in (*_AS_OPERATIONS, *_IAM_OPERATIONS):
         effects = [*_effects(operation)]
         draw.shuffle(effects)
-        each = 1 - (1 - share) ** (1 / len(effects))
-        armed += [
-            {"operation": operation, "count": None, "share": each, "seed": draw.getrandbits(32), **effect}
-            for effect in effects
-        ]
+        weights = [_WEIGHT_OF_UNKNOWN if _leaves_unknown(effect) else 1 for effect in effects]
+        for effect, weight in zip(effects, weights, strict=True):
+            each = 1 - (1 - share) ** (weight / sum(weights))
+            armed.append({"operation": operation, "count": None, "share": each, "seed": draw.getrandbits(32), **effect})
     return armed
 
 
@@ -71,8 +74,12 @@ def _draw_steps(
         yield Step(kind, draw.choice(waits), kinds[kind][1](draw))
 
 
-def _of_resource(draw: Draw) -> Details:
-    return {"namespace": draw.choice(NAMESPACES), "name": draw.choice(NAMES)}
+def _of_resource(draw: Draw, names: tuple[str, ...] = NAMES) -> Details:
+    return {"namespace": draw.choice(NAMESPACES), "name": draw.choice(names)}
+
+
+def _of_loose_resource(draw: Draw) -> Details:
+    return _of_resource(draw, LOOSE_NAMES)
 
 
 def _draw_spec(draw: Draw, namespace: int) -> Details:
@@ -88,8 +95,11 @@ def _draw_spec(draw: Draw, namespace: int) -> Details:
 
 def _create(draw: Draw) -> Details:
     where = _of_resource(draw)
-    hook_name = draw.choice((*[None] * 9, "shared"))
-    spec = {**_draw_spec(draw, where["namespace"]), "adoptionPolicy": "Always", "lifecycleHookName": hook_name}
+    if where["name"] in LOOSE_NAMES:
+        own = {"adoptionPolicy": "Always", "lifecycleHookName": draw.choice((*[None] * 9, "shared"))}
+    else:  # the two namespaces do not compete for its name
+        own = {"adoptionPolicy": "Never", "lifecycleHookName": f"{where['name']}-{where['namespace']}"}
+    spec = {**_draw_spec(draw, where["namespace"]), **own}
     return {**where, "group": draw.choice(GROUPS), "topic": draw.choice(TOPICS), "spec": spec}
 
 
@@ -98,8 +108,8 @@ def _create_rival(draw: Draw) -> Details:
     return {"namespace": 0, "name": "rival", "group": GROUPS[-1], "topic": 0, "spec": spec}
 
 
-def _edit(draw: Draw) -> Details:
-    where = _of_resource(draw)
+def _edit(draw: Draw, names: tuple[str, ...] = NAMES) -> Details:
+    where = _of_resource(draw, names)
     spec = _draw_spec(draw, where["namespace"])
     return {**where, "topic": draw.choice((None, *TOPICS)), "spec": {key: spec[key] for key in draw.sample([*spec], 2)}}
 
@@ -122,11 +132,14 @@ def _break_secret(draw: Draw) -> Details:
 
 
 def _of_hook(draw: Draw) -> Details:
-    return {"group": draw.choice(GROUPS), "hook": draw.choice((*NAMES, "shared"))}
+    strict_hooks = (f"{name}-{namespace}" for name in STRICT_NAMES for namespace in NAMESPACES)
+    return {"group": draw.choice(GROUPS), "hook": draw.choice((*LOOSE_NAMES, "shared", *strict_hooks))}
 
 
 def _change_hook(draw: Draw) -> Details:
-    return {**_of_hook(draw), "timeout": draw.choice((60, 120, 3600, 7200))}
+    # One that is changed before the status names it is not known any more, as the README says: strict ones never are.
+    hook = draw.choice((*LOOSE_NAMES, "shared"))
+    return {"group": draw.choice(GROUPS), "hook": hook, "timeout": draw.choice((60, 120, 3600, 7200))}
 
 
 def _for_seconds(*choices: float) -> Callable[[Draw], Details]:
@@ -142,9 +155,9 @@ _USERS: Mapping[str, tuple[int, Callable[[Draw], Details]]] = {
     "create_rival": (1, _create_rival),
     "edit": (30, _edit),
     "delete": (12, _of_resource),
-    "wipe_status": (6, _of_resource),
-    "strip_finalizer": (4, _of_resource),
-    "replace": (4, _edit),
+    "wipe_status": (6, _of_loose_resource),
+    "strip_finalizer": (4, _of_loose_resource),
+    "replace": (4, lambda draw: _edit(draw, LOOSE_NAMES)),
     "ask": (6, _of_resource),
     "call_back": (4, _call_back),
     "rotate": (4, _rotate),
@@ -198,8 +211,14 @@ _REFUSED: tuple[Details, ...] = (
     *({"status": status, "text": "refused"} for status in (400, 403, 404, 405, 406, 407, 501)),
     {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error_code": "APIGW.0308", "error_msg": "slow down"}},
 )
+#: How much oftener than a refusal each fault is met that leaves it unknown whether the call took effect.
+_WEIGHT_OF_UNKNOWN = 4
 #: With these AS says that hook or group are not there, which it alone knows: only a create call is told so in vain.
 _ABSENT = {"AS.0007", "AS.2007"}
+
+
+def _leaves_unknown(effect: Details) -> bool:
+    return "stage" in effect
 
 
 def _effects(operation: str) -> Iterator[Details]:
@@ -212,8 +231,8 @@ def _effects(operation: str) -> Iterator[Details]:
         status = 201 if operation == "token" else 200
         yield from ({"status": status, **odd} for odd in _ODD)
         return
-    # A call that takes effect long after the client has given it up; were it to create a hook, nobody could know of it.
-    yield {"delay_seconds": 10, "stage": "before" if operation in ("modify", "delete") else "after"}
+    # A deletion may come true long after the client has given it up; of a hook made so late, nobody could know.
+    yield {"delay_seconds": 10, "stage": "before" if operation == "delete" else "after"}
     yield {"status": 401, "text": "refused"}
     yield from ({"code": code} for code in ERRORS if operation == "create" or code not in _ABSENT)
     # These answer without a body: any success says that it is done.
