@@ -139,10 +139,8 @@ class Manager:
         failed = (task.exception() for task in self._kopf_tasks if task.done() and not task.cancelled())
         error = next(filter(None, failed), None)
         if error is None:
-            logger.critical("kopf did not return within %s s after the shutdown.", _END_SECONDS)
-        else:
-            logger.critical("The operator cannot run: %s", _describe(error))
-        _exit()
+            _exit(f"kopf did not return within {_END_SECONDS} s after the shutdown.")
+        _exit(f"The operator cannot run: {_describe(error)}")
 
     async def _connect(self) -> KubeClient:
         if self._kubernetes is None:
@@ -243,13 +241,19 @@ async def _exit_after(elector: "LeaderElector") -> None:
         await elector.renew()
     except Exception:
         logger.exception("Leader election failed")
-    logger.critical("Lost lease %s. This process ends, for another one may lead.", elector.lease)
-    _exit()
+    _exit(f"Lost lease {elector.lease}. This process ends, for another one may lead.")
 
 
-def _exit() -> NoReturn:
+def _exit(why: str) -> NoReturn:
+    _log_last(logging.CRITICAL, why)
     logging.shutdown()
     os._exit(1)
+
+
+def _log_last(level: int, message: str) -> None:
+    """Log the last line, which a pod shows: nothing may follow, such as asyncio's about tasks that nobody awaited."""
+    logger.log(level, "%s", message)
+    logging.disable()
 
 
 def _describe(error: BaseException) -> str:
@@ -293,11 +297,11 @@ def run(options: Settings) -> int:
     except asyncio.CancelledError:
         pass
     except (KubernetesError, OSError) as error:
-        logger.critical("The operator cannot run: %s", error)
+        _log_last(logging.CRITICAL, f"The operator cannot run: {error}")
         return 1
     except Exception as error:
         logger.exception("The operator failed")
-        logger.critical("The operator cannot run: %s", _describe(error))  # last: a pod shows a log's end
+        _log_last(logging.CRITICAL, f"The operator cannot run: {_describe(error)}")
         return 1
-    logger.info("Stopped by a signal")
+    _log_last(logging.INFO, "Stopped by a signal")
     return 0

@@ -325,6 +325,24 @@ async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
     await controller.close(0)
 
 
+async def test_what_was_listed_at_the_start_tells_whose_the_hook_is_though_it_has_been_replaced_since(
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    begun: list[int] = []
+    begin = reconciler.begin
+    reconciler.begin = lambda obj: begun.append(obj.resource_version) or begin(obj)  # type: ignore[func-returns-value,method-assign]
+    kubernetes: Any = ApiServer(make(1, finalizers=[FINALIZER]))
+    controller = Controller(kubernetes, (), tidy_seconds=1e9, check_seconds=1e9)
+    stand_in: Any = reconciler
+    await controller.begin(stand_in)
+    await controller.on_hook(make(2, generation=2), None)
+    await settle()
+    assert begun == [1]
+    assert reconciler.versions() == [2]
+    await controller.close(0)
+
+
 async def test_nothing_is_fetched_of_what_the_watch_shows_a_little_later_or_what_does_not_wait_for_us(
     checking: Controller,
     server: ApiServer,

@@ -25,6 +25,23 @@ manager.configure_logging("info", "text")
 asyncio.run(run())
 """
 
+SCRIPT_OF_A_FAILURE = """
+import asyncio
+from lifecyclehook_operator import manager
+from lifecyclehook_operator.settings import Settings
+
+async def fail():
+    raise ZeroDivisionError
+
+async def run(self):
+    manager.unawaited = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    raise ValueError("out of order")
+
+manager.Manager.run = run
+manager.run(Settings())
+"""
+
 
 @pytest.mark.parametrize(
     ("way", "why"),
@@ -37,3 +54,10 @@ def test_a_process_whose_kopf_does_not_return_exits_and_says_why(way: str, why: 
     ended = subprocess.run([sys.executable, "-c", SCRIPT, way], capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].endswith(f"CRITICAL lifecyclehook_operator.manager: {why}")
+
+
+def test_nothing_follows_the_last_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT_OF_A_FAILURE], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.stderr.splitlines()[-1].endswith("The operator cannot run: ValueError: out of order")
