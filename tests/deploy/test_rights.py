@@ -49,7 +49,7 @@ def lead_a_life(operator: OperatorProcess, workspace: Workspace) -> None:
         for name, fields in {"own": {}, "secret": {"credentialsRef": {"secretName": "otc"}}}.items():
             workspace.create(name, **fields)
             workspace.wait_ready(name)
-            for seconds in (600, 1200):  # the same Event twice, so that one is written again
+            for seconds in (600, 3600, 600):  # the same Event twice, so that one is written again
                 workspace.patch(name, {"spec": {"defaultTimeout": seconds}})
                 workspace.wait_ready(name)
         workspace.cloud.add_hanging_instance(workspace.group_id, "own", "i-1")
