@@ -39,7 +39,8 @@ async def run(self):
     raise ValueError("out of order")
 
 manager.Manager.run = run
-manager.run(Settings())
+manager.run(Settings(log_level="debug"))
+del manager.unawaited
 """
 
 
