@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.harness import eventually
 from tests.support.workspace import Workspace, condition, is_ready
 
 pytestmark = pytest.mark.usefixtures("operator")
