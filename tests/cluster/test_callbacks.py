@@ -59,6 +59,21 @@ def test_an_action_takes_two_calls_and_two_writes(workspace: Workspace, key: str
     workspace.wait_events([("Normal", "Accepted")], "callback")
 
 
+@pytest.mark.parametrize("seconds", [-7200, 7200])
+def test_a_clock_that_differs_from_that_of_as_ends_no_suspension(workspace: Workspace, seconds: float) -> None:
+    workspace.create()
+    workspace.wait_ready()
+    workspace.cloud.set_clock_skew(seconds)
+    try:
+        key = workspace.cloud.add_hanging_instance(workspace.group_id, "hook", INSTANCE)
+        before = timeout_of(workspace, key)
+        workspace.call_back("EXTEND", INSTANCE)
+        workspace.wait_complete()
+        assert timeout_of(workspace, key) == before + timedelta(hours=1)
+    finally:
+        workspace.cloud.set_clock_skew(0)
+
+
 def test_five_lines_and_a_wait_are_enough(workspace: Workspace, key: str) -> None:
     manifest = {
         "apiVersion": API_VERSION,

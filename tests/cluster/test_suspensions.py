@@ -94,12 +94,12 @@ def test_one_call_serves_all_hooks_of_a_group(workspace: Workspace) -> None:
 
 
 def test_twenty_are_listed_and_all_are_counted(watched: Workspace) -> None:
-    for number in range(30):
+    for number in range(300):
         watched.cloud.add_hanging_instance(
-            watched.group_id, "hook", f"i-{number}", timeout_seconds=3600 + (number * 7 % 30) * 60
+            watched.group_id, "hook", f"i-{number}", timeout_seconds=3600 + (number * 7 % 300) * 60
         )
     poke(watched)
-    shown = wait_count(watched, 30)["status"]["suspendedInstances"]
+    shown = wait_count(watched, 300)["status"]["suspendedInstances"]
     timeouts = [item["timeout"] for item in shown["items"]]
     assert (shown["truncated"], len(timeouts)) == (True, 20)
     listed = sorted(each["timeout"] for each in watched.cloud.hanging_instances(watched.group_id))
