@@ -151,10 +151,10 @@ def _nothing(_: Draw) -> Details:
 
 
 _USERS: Mapping[str, tuple[int, Callable[[Draw], Details]]] = {
-    "create": (30, _create),
+    "create": (40, _create),
     "create_rival": (1, _create_rival),
     "edit": (30, _edit),
-    "delete": (12, _of_resource),
+    "delete": (25, _of_resource),
     "wipe_status": (6, _of_loose_resource),
     "strip_finalizer": (4, _of_loose_resource),
     "replace": (4, lambda draw: _edit(draw, LOOSE_NAMES)),
