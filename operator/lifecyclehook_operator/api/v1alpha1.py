@@ -7,6 +7,7 @@ are those of the AS API page "Creating a Lifecycle Hook", tables 2 and 3; the CR
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
@@ -48,6 +49,11 @@ StatusT = TypeVar("StatusT", bound=BaseModel)
 
 #: For an optional field without a default. Without this, the API server rejects a null in a server-side apply.
 _NULLABLE: dict[str, JsonValue] = {"nullable": True}
+
+
+def format_time(moment: datetime) -> str:
+    """Return a moment as Kubernetes writes it (metav1.Time): in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class InvalidResourceError(Exception):
@@ -198,6 +204,12 @@ class Condition(Model):
     last_transition_time: str = Field(
         description="When the status of this condition last changed.", json_schema_extra={"format": "date-time"}
     )
+
+    def since(self, before: Self | None) -> Self:
+        """Return the condition with the transition time of the one before it if its status is the same."""
+        if before is None or before.status != self.status:
+            return self
+        return self.model_copy(update={"last_transition_time": before.last_transition_time})
 
 
 class ErrorStatus(Model):

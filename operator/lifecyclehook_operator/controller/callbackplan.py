@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from lifecyclehook_operator.api.callback import CallbackTarget
+from lifecyclehook_operator.api.v1alpha1 import format_time
 from lifecyclehook_operator.cloud.instances import Suspension
 
 #: An EXTEND adds an hour; a timeout that has grown by half of that or more has been put off.
@@ -136,6 +137,6 @@ def _unclear(suspension: Suspension) -> Wait:
 
 
 def _ended(suspension: Suspension) -> Fail:
-    until = suspension.timeout.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    until = format_time(suspension.timeout)
     message = f"The suspension has ended with {suspension.lifecycle_hook_status}; it would have timed out at {until}."
     return Fail(CallbackReason.SUSPENSION_ENDED, message)

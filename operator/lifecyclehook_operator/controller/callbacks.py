@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 from weakref import WeakValueDictionary
 
 from lifecyclehook_operator.api.callback import (
@@ -21,7 +20,7 @@ from lifecyclehook_operator.api.callback import (
     LifecycleCallbackSpec,
     LifecycleCallbackStatus,
 )
-from lifecyclehook_operator.api.v1alpha1 import Condition, ErrorStatus, InvalidResourceError, LifecycleHook
+from lifecyclehook_operator.api.v1alpha1 import Condition, ErrorStatus, InvalidResourceError, LifecycleHook, format_time
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.errors import (
     ABSENT_CODES,
@@ -266,12 +265,12 @@ class Callbacks:
     async def pin(self, callback: LifecycleCallback, suspension: Suspension) -> LifecycleCallback:
         """Write down which suspension is meant, and return the object as it then is. Raises KubernetesError."""
         target = CallbackTarget(
-            lifecycle_action_key=suspension.lifecycle_action_key, timeout=_timestamp(suspension.timeout)
+            lifecycle_action_key=suspension.lifecycle_action_key, timeout=format_time(suspension.timeout)
         )
         status = callback.status.model_copy(
             update={
                 "observed_generation": callback.generation,
-                "start_time": callback.status.start_time or _timestamp(datetime.now(UTC)),
+                "start_time": callback.status.start_time or format_time(datetime.now(UTC)),
                 "target": target,
             }
         )
@@ -358,7 +357,7 @@ class _Attempt:
                 self.state.may_have_acted = had_acted
             raise
         timeout = suspension.timeout + _EXTENSION if wanted == "EXTEND" else None
-        until = f" The timeout is now {_timestamp(timeout)}." if timeout else ""
+        until = f" The timeout is now {format_time(timeout)}." if timeout else ""
         return Complete(CallbackReason.ACCEPTED, f"AS has accepted {wanted}.{until}", timeout)
 
 
@@ -384,7 +383,7 @@ def _pending_status(
     callback: LifecycleCallback, outcome: Wait | CallError | Complete | Fail
 ) -> LifecycleCallbackStatus:
     """Return the status of a callback that is to be tried again; if only AS may not list it yet, it stays as it is."""
-    status, timestamp = callback.status, _timestamp(datetime.now(UTC))
+    status, timestamp = callback.status, format_time(datetime.now(UTC))
     if not isinstance(outcome, CallError):
         if isinstance(outcome, Wait) and outcome.is_brief and not status.conditions:
             return status
@@ -396,7 +395,7 @@ def _pending_status(
 
 
 def _final_status(callback: LifecycleCallback, end: Complete | Fail) -> LifecycleCallbackStatus:
-    timestamp = _timestamp(datetime.now(UTC))
+    timestamp = format_time(datetime.now(UTC))
     if isinstance(end, Complete):
         conditions = [_condition(callback, "Complete", end.reason, end.message, timestamp, is_true=True)]
     else:
@@ -407,7 +406,7 @@ def _final_status(callback: LifecycleCallback, end: Complete | Fail) -> Lifecycl
     timeout = end.timeout if isinstance(end, Complete) else None
     error = None if isinstance(end, Complete) else callback.status.error
     return _with(callback, tuple(conditions), error, timestamp).model_copy(
-        update={"completion_time": timestamp, "timeout": _timestamp(timeout) if timeout else None}
+        update={"completion_time": timestamp, "timeout": format_time(timeout) if timeout else None}
     )
 
 
@@ -427,25 +426,19 @@ def _with(
 def _condition(  # noqa: PLR0913
     callback: LifecycleCallback, type_: str, reason: str, message: str, timestamp: str, *, is_true: bool = False
 ) -> Condition:
-    before = callback.status.condition(type_)
-    status: Literal["True", "False"] = "True" if is_true else "False"
     return Condition(
         type=type_,
-        status=status,
+        status="True" if is_true else "False",
         reason=reason,
         message=message,
         observed_generation=callback.generation,
-        last_transition_time=before.last_transition_time if before and before.status == status else timestamp,
-    )
+        last_transition_time=timestamp,
+    ).since(callback.status.condition(type_))
 
 
 def _patience(callback: LifecycleCallback, spec: LifecycleCallbackSpec) -> datetime:
     """Return until when what is not listed yet is looked for."""
     return min(callback.created_at + _PATIENCE, callback.deadline(spec))
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _loop_time(moment: datetime) -> float:

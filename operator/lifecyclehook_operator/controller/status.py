@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
@@ -15,6 +15,7 @@ from lifecyclehook_operator.api.v1alpha1 import (
     LifecycleHook,
     LifecycleHookSpec,
     LifecycleHookStatus,
+    format_time,
 )
 from lifecyclehook_operator.cloud.errors import (
     CallError,
@@ -86,18 +87,17 @@ def next_status(
     now: datetime,
 ) -> LifecycleHookStatus:
     """Return the next status. What has not changed is kept exactly, times included."""
-    timestamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    timestamp = format_time(now)
 
     def condition(type_: str, status: Literal["True", "False", "Unknown"], reason: Reason, message: str) -> Condition:
-        before = previous.condition(type_)
         return Condition(
             type=type_,
             status=status,
             reason=reason,
             message=message,
             observed_generation=generation,
-            last_transition_time=before.last_transition_time if before and before.status == status else timestamp,
-        )
+            last_transition_time=timestamp,
+        ).since(previous.condition(type_))
 
     # What is known of suspended instances is another's to say.
     others = tuple(each for each in previous.conditions if each.type == SUSPENSIONS_KNOWN)

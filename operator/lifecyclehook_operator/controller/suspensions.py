@@ -16,6 +16,7 @@ from lifecyclehook_operator.api.v1alpha1 import (
     LifecycleHookStatus,
     SuspendedInstance,
     SuspendedInstances,
+    format_time,
 )
 from lifecyclehook_operator.cloud.errors import CallError, sanitize
 from lifecyclehook_operator.cloud.instances import Suspension, Suspensions
@@ -212,7 +213,7 @@ def find_suspended(suspensions: Iterable[Suspension]) -> Instances:
     there = [each for each in suspensions if not each.has_ended]
     return {
         each.instance_id: SuspendedInstance(
-            instance_id=each.instance_id, timeout=_timestamp(each.timeout), default_result=each.default_result
+            instance_id=each.instance_id, timeout=format_time(each.timeout), default_result=each.default_result
         )
         for each in sorted(there, key=lambda each: (each.timeout, each.instance_id))
     }
@@ -275,7 +276,7 @@ def describe_holder(suspensions: Suspensions) -> str:
     last = hanging[-1]
     who = f"nstance {sanitize(last.instance_id, 64)} is suspended by hook {sanitize(last.lifecycle_hook_name, 64)}"
     which = "I" if len(hanging) == 1 else f"{len(hanging)} instances are suspended; i"
-    return f"{which}{who} until {_timestamp(last.timeout)}, unless a callback comes first."
+    return f"{which}{who} until {format_time(last.timeout)}, unless a callback comes first."
 
 
 def _key(obj: LifecycleHook) -> str:
@@ -321,14 +322,8 @@ def _with_condition(status: LifecycleHookStatus, reason: str, message: str, *, i
             "status": value,
             "reason": reason,
             "message": message,
-            "last_transition_time": before.last_transition_time
-            if before is not None and before.status == value
-            else _timestamp(datetime.now(UTC)),
+            "last_transition_time": format_time(datetime.now(UTC)),
         }
-    )
+    ).since(before)
     others = tuple(each for each in status.conditions if each.type != SUSPENSIONS_KNOWN)
     return status.model_copy(update={"conditions": (*others, condition)})
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
