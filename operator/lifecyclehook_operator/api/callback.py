@@ -11,10 +11,10 @@ from lifecyclehook_operator.api.v1alpha1 import (
     ErrorStatus,
     InvalidResourceError,
     Model,
+    Resource,
     WantedModel,
     describe_mistake,
     read_status,
-    strip,
 )
 
 KIND = "LifecycleCallback"
@@ -99,25 +99,15 @@ class LifecycleCallbackStatus(Model):
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
-class LifecycleCallback:
+class LifecycleCallback(Resource):
     """A LifecycleCallback object as the API server keeps it."""
 
     kind = KIND
 
     def __init__(self, body: Mapping[str, Any]) -> None:
-        self.body = body = strip(body)
-        self.metadata: Mapping[str, Any] = body["metadata"]
-        self.name: str = self.metadata["name"]
-        self.namespace: str = self.metadata["namespace"]
-        self.uid: str = self.metadata["uid"]
-        self.resource_version = int(self.metadata["resourceVersion"])
-        self.generation: int = self.metadata["generation"]
-        self.is_deleting = "deletionTimestamp" in self.metadata
+        super().__init__(body)
         self.created_at = datetime.fromisoformat(self.metadata["creationTimestamp"])
         self.status = read_status(LifecycleCallbackStatus, body.get("status", {}))
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
     @property
     def label(self) -> str:

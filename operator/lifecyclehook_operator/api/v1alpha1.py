@@ -286,16 +286,11 @@ class LifecycleHookStatus(Model):
         return content
 
 
-class LifecycleHook:
-    """A LifecycleHook object as the API server stores it.
-
-    The spec is validated on access, since an object may have been stored under an older CRD.
-    """
-
-    kind = KIND
+class Resource:
+    """What objects of our kinds have in common, as the API server stores it."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
-        self.body = body = strip(body)
+        self.body = body = _strip(body)
         self.metadata: Mapping[str, Any] = body["metadata"]
         self.name: str = self.metadata["name"]
         self.namespace: str = self.metadata["namespace"]
@@ -304,6 +299,21 @@ class LifecycleHook:
         self.resource_version = int(self.metadata["resourceVersion"])
         self.generation: int = self.metadata["generation"]
         self.is_deleting = "deletionTimestamp" in self.metadata
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class LifecycleHook(Resource):
+    """A LifecycleHook object as the API server stores it.
+
+    The spec is validated on access, since an object may have been stored under an older CRD.
+    """
+
+    kind = KIND
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__(body)
         self.finalizers: Sequence[str] = self.metadata.get("finalizers", ())
         self.has_finalizer = FINALIZER in self.finalizers
         annotations: Mapping[str, str] = self.metadata.get("annotations", {})
@@ -317,9 +327,6 @@ class LifecycleHook:
             annotations.get(RECONCILE_AT_ANNOTATION),
         )
         self.status = read_status(LifecycleHookStatus, body.get("status", {}))
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
     @property
     def label(self) -> str:
@@ -416,7 +423,7 @@ def read_status(model: type[StatusT], content: Mapping[str, Any]) -> StatusT:
         return model.model_validate({key: value for key, value in content.items() if key not in odd})
 
 
-def strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _strip(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an object without the fields that are never read, which are more than half of it."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
     if annotations := metadata.get("annotations"):
