@@ -221,7 +221,7 @@ class Controller:
                 self._queue.add(obj.uid)
                 return
             if found.uid != obj.uid:
-                self.cache.update(found)  # a successor, which claims the hook
+                self.cache.update(found, is_shown=False)  # a successor, which claims the hook
         requeue_at = await self._reconciler.clean_up(obj, state)
         self._queue.done(obj.uid)
         if requeue_at == NEVER:
