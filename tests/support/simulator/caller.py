@@ -1,8 +1,13 @@
 """A caller of the cloud that knows nothing but the API reference."""
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.simulator import Simulator
 
@@ -71,3 +76,23 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
     assert body["error"].keys() == {"code", "message"}
     assert body["error"]["message"]
     return response.status_code, body["error"]["code"]
+
+
+def build_go_program(package: str, folder: Path) -> Path:
+    """Build a package of gosdk into a folder, and return the program."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.fail("these tests build a Go program: put Go 1.26 or later on the PATH")
+    built = folder / "program"
+    command = [go, "build", "-mod=readonly", "-trimpath", "-o", str(built), package]
+    build = subprocess.run(
+        command,
+        cwd=Path(__file__).parent / "gosdk",
+        env={**os.environ, "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if build.returncode != 0:
+        pytest.fail(f"the Go program did not build:\n{build.stderr}")
+    return built

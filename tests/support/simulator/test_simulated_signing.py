@@ -3,8 +3,6 @@
 import hashlib
 import hmac
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,11 +16,10 @@ import pytest
 from multidict import CIMultiDict
 
 from tests.support.simulator import Simulator
-from tests.support.simulator.caller import HOOK, error_of
+from tests.support.simulator.caller import HOOK, build_go_program, error_of
 from tests.support.simulator.cloud import Call, Cloud
 from tests.support.simulator.signing import SignatureError, verify
 
-SOURCE = Path(__file__).parent / "gosdk"
 FORMS = ("access", "chained", "derived")
 DATE_FORMAT = "%Y%m%dT%H%M%SZ"
 Pairs = tuple[tuple[str, str], ...]
@@ -585,16 +582,7 @@ BUILD_TIMEOUT = pytest.mark.timeout(1800)
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    go = shutil.which("go")
-    if go is None:
-        pytest.fail("these tests build a Go program: put Go 1.26 or later on the PATH")
-    built = tmp_path_factory.mktemp("gosdk") / "signed"
-    command = [go, "build", "-mod=readonly", "-trimpath", "-o", str(built), "./signed"]
-    environment = {**os.environ, "CGO_ENABLED": "0"}
-    build = subprocess.run(command, cwd=SOURCE, env=environment, capture_output=True, text=True, check=False)
-    if build.returncode != 0:
-        pytest.fail(f"the Go program did not build:\n{build.stderr}")
-    return built
+    return build_go_program("./signed", tmp_path_factory.mktemp("gosdk"))
 
 
 def run(program: Path, *arguments: str, given: Any = None, environment: dict[str, str] | None = None) -> Any:

@@ -1,8 +1,6 @@
 """Somebody else's client of Keystone clouds (a Go SDK) can work with the simulated cloud."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,25 +8,15 @@ from typing import Any
 import pytest
 
 from tests.support.simulator import Simulator
+from tests.support.simulator.caller import build_go_program
 
-SOURCE = Path(__file__).parent / "gosdk"
 #: The first of them builds the program, and where Go's cache is cold its modules are to be had first.
 pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    go = shutil.which("go")
-    if go is None:
-        pytest.fail("these tests build a Go program: put Go 1.26 or later on the PATH")
-    built = tmp_path_factory.mktemp("gosdk") / "gosdk"
-    command = [go, "build", "-mod=readonly", "-trimpath", "-o", str(built), "."]
-    build = subprocess.run(
-        command, cwd=SOURCE, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
-    )
-    if build.returncode != 0:
-        pytest.fail(f"the Go program did not build:\n{build.stderr}")
-    return built
+    return build_go_program(".", tmp_path_factory.mktemp("gosdk"))
 
 
 def run(program: Path, simulator: Simulator, **environment: str) -> dict[str, Any]:
