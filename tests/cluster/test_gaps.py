@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,13 @@ from tests.support.watchproxy import WatchProxy
 from tests.support.workspace import Workspace, ready
 
 NEVER_AGAIN = {"slow_retry_min_seconds": 600, "slow_retry_max_seconds": 600}
+
+
+@pytest.fixture
+def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
+    """An operator for one test, for others here start their own, and two would do each other's work."""
+    with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast) as process:
+        yield process
 
 
 @pytest.mark.parametrize("is_limited", [False, True], ids=["all namespaces", "one namespace"])

@@ -27,6 +27,13 @@ FAILURES = int(os.environ.get("FAILING_RESOURCES", "400"))
 
 
 @pytest.fixture
+def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
+    """An operator for one test, for others here start their own, and two would do each other's work."""
+    with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **fast) as process:
+        yield process
+
+
+@pytest.fixture
 def neighbour(cluster: ControlPlane, cloud: Simulator) -> Iterator[Workspace]:
     """Another namespace than the one that is to be served."""
     with Workspace(cluster, cloud) as other:
