@@ -220,7 +220,7 @@ def test_a_namespace_that_takes_no_events_any_more_is_nothing_to_warn_of(
     workspace: Workspace, operator: OperatorProcess
 ) -> None:
     workspace.create()
-    workspace.wait_ready()
+    workspace.wait_events([("Normal", "Created")])
     workspace.core.delete_namespace(workspace.namespace)
     phase = workspace.core.read_namespace(workspace.namespace).status.phase
     assert phase == "Terminating"

@@ -23,6 +23,7 @@ from tests.support.workspace import Workspace, is_ready, ready
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
 HOOKS_PER_GROUP = 5
 SETTLE_SECONDS = 60
+LIVES = int(os.environ.get("LIVES_OF_HOOKS", "12"))
 
 names = st.sampled_from(NAMES)
 groups = st.integers(0, 1)
@@ -175,7 +176,7 @@ def is_as_wanted(hook: dict[str, Any] | None, spec: dict[str, Any]) -> bool:
     )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600 + 20 * LIVES)
 def test_whatever_happens_all_is_as_wanted_in_the_end(
     cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]
 ) -> None:
@@ -184,7 +185,7 @@ def test_whatever_happens_all_is_as_wanted_in_the_end(
         run_state_machine_as_test(
             lambda: LivesOfHooks(cluster, cloud, operator),
             settings=settings(
-                max_examples=int(os.environ.get("LIVES_OF_HOOKS", "12")),
+                max_examples=LIVES,
                 stateful_step_count=20,
                 derandomize=os.environ.get("CI") == "true",
                 suppress_health_check=list(HealthCheck),
