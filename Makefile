@@ -41,9 +41,10 @@ simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its ow
 controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache (KUBERNETES=1.31: of that version).
 	@exec $(BIN)/python -m tests.support.controlplane build
 
-generate: $(VENV)/.installed  ## Write crds/ from the models, and deploy/install.yaml from deploy/base.
+generate: $(VENV)/.installed  ## Write crds/ and docs/reference.md from the code, and deploy/install.yaml from deploy/base.
 	@for plural in lifecyclehooks lifecyclecallbacks; do \
 	    $(BIN)/lifecyclehook-operator crd $$plural > crds/$$plural.yaml || exit 1; done
+	@$(BIN)/python -m tests.docs
 	@$(BIN)/python -m tests.deploy
 
 UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \

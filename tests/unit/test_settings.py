@@ -1,6 +1,5 @@
-"""Every setting by flag and by environment, the messages about invalid ones, and README's table."""
+"""Every setting by flag and by environment, the messages about invalid ones, and what explains them."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +8,6 @@ from pydantic_settings import CliApp
 
 from lifecyclehook_operator.settings import ENV_PREFIX, Settings
 
-README = Path(__file__).parents[2] / "README.md"
 OPTIONS = [
     ("namespace", "web", ("web",)),
     ("namespace", "web,db", ("web", "db")),
@@ -146,20 +144,3 @@ def test_every_option_is_explained(name: str) -> None:
 def test_a_time_says_its_unit(name: str) -> None:
     description = Settings.model_fields[name].description or ""
     assert "in seconds" in description
-
-
-def as_row(name: str) -> str:
-    """Return the row of an option in the README's table."""
-    field = Settings.model_fields[name]
-    default = field.default
-    if isinstance(default, bool):
-        default = "on" if default else "off"
-    elif isinstance(default, tuple):
-        default = ", ".join(default)
-    flag = f"--{name.replace('_', '-')}"
-    return f"| `{flag}` | {default} | {field.description} |".replace("  ", " ")
-
-
-def test_the_readme_lists_every_option_with_default_and_description() -> None:
-    rows = [line for line in README.read_text().splitlines() if line.startswith("| `--")]
-    assert rows == [as_row(name) for name in Settings.model_fields]

@@ -21,14 +21,14 @@ PLURAL = "lifecyclehooks"
 
 #: On a resource: its hook may exist in AS. On a Secret: an existing resource needs it.
 FINALIZER = f"{GROUP}/lifecyclehook"
-#: On a Secret that has our finalizer, so that only these are watched.
+#: On a Secret that an existing resource needs, and so has the finalizer: only these are watched.
 IN_USE_LABEL = f"{GROUP}/in-use"
-#: The fingerprint of a create call, written together with the finalizer before the call goes out. A hook that is found
-#: after a crash is ours if its fields have this fingerprint, even if the spec has been edited since.
+#: For internal use: the fingerprint of a create call, written with the finalizer before the call goes out. A hook found
+#: after a crash is the resource's if its fields have this fingerprint, even if the spec has been edited since.
 CREATE_INTENT_ANNOTATION = f"{GROUP}/create-intent"
 
 _LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
-#: A new value triggers a reconcile.
+#: Any new value compares the hook with AS, or retries, at once.
 RECONCILE_AT_ANNOTATION = f"{GROUP}/reconcile-at"
 #: "true" removes the finalizer of a resource that is being deleted without calling AS; its hook may stay there.
 FORCE_RELEASE_ANNOTATION = f"{GROUP}/force-release"
@@ -195,7 +195,7 @@ class Condition(Model):
     )
     status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
     reason: Annotated[str, Field(min_length=1, max_length=1024)] = Field(
-        description="Why, as one word of a fixed list; the README explains each."
+        description="Why, as one word of a fixed list; docs/reference.md explains each."
     )
     message: Annotated[str, Field(max_length=32768)] = Field(description="What happened and what to do, for humans.")
     observed_generation: int | None = Field(

@@ -26,23 +26,41 @@ LIST_SUSPENSIONS, CALLBACK = "list_suspensions", "callback"
 
 
 class Reason(StrEnum):
-    """The closed list of reasons of the Ready condition."""
+    """The closed list of reasons of the Ready condition; the comments are for docs/reference.md."""
 
+    #: The hook in AS matches the spec.
     AVAILABLE = "Available"
+    #: The spec breaks a rule of the operator or of AS. The message names the field.
     INVALID_SPEC = "InvalidSpec"
+    #: Another LifecycleHook owns this hook. The message names it; once it is gone, this one takes over.
     CONFLICT = "Conflict"
+    #: The group has a hook of this name that this resource did not create, and adoptionPolicy forbids adopting it.
     ALREADY_EXISTS = "AlreadyExists"
+    #: The hook was changed or deleted outside Kubernetes, and driftPolicy is Report.
     DRIFTED = "Drifted"
+    #: The Secret does not exist; or there is no credentialsRef, and the operator has no credentials for this
+    #: namespace.
     CREDENTIALS_NOT_FOUND = "CredentialsNotFound"
+    #: The credentials are malformed, name an unknown domain or project, refer to a host that is not allowed, or are
+    #: for another project.
     CREDENTIALS_INVALID = "CredentialsInvalid"
+    #: The cloud does not accept the user or the token, even after a new login.
     AUTHENTICATION_FAILED = "AuthenticationFailed"
+    #: The user lacks permissions in this project. If a single one is missing (AS.0031), the message names it.
     FORBIDDEN = "Forbidden"
+    #: The AS group does not exist in this project and region.
     GROUP_NOT_FOUND = "GroupNotFound"
+    #: AS rejects changes while the group performs a scaling action.
     GROUP_BUSY = "GroupBusy"
+    #: The SMN topic does not exist.
     TOPIC_NOT_FOUND = "TopicNotFound"
+    #: The group has the maximum of five hooks.
     QUOTA_EXCEEDED = "QuotaExceeded"
+    #: The cloud limits the request rate.
     THROTTLED = "Throttled"
+    #: The cloud does not work or cannot be reached.
     CLOUD_UNAVAILABLE = "CloudUnavailable"
+    #: The API does not document this response. The message has the beginning of it.
     UNEXPECTED_RESPONSE = "UnexpectedResponse"
 
 

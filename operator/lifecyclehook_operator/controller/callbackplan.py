@@ -14,18 +14,30 @@ _GROWN = timedelta(minutes=30)
 
 
 class CallbackReason(StrEnum):
-    """Why a callback is Complete or Failed, beside the reasons of failed calls."""
+    """Why a callback is Complete or Failed, beside the reasons of failed calls; the comments are for docs/reference.md."""
 
+    #: Complete: AS has accepted the call.
     ACCEPTED = "Accepted"
+    #: Complete: the response was lost, but the list of AS shows that the call took effect.
     CONFIRMED = "Confirmed"
+    #: Complete: the suspension had already ended with this result.
     ALREADY_DONE = "AlreadyDone"
+    #: Complete: the response was lost, and AS does not list the suspension any more.
     PRESUMED = "Presumed"
+    #: Waiting: AS lists the instance more than once, or with an unknown status, or another callback for it is in
+    #: progress.
     SUSPENSION_UNCLEAR = "SuspensionUnclear"
+    #: Failed: the suspension has ended with another result, or the instance has been suspended again.
     SUSPENSION_ENDED = "SuspensionEnded"
+    #: Failed: for one minute, AS has not listed the instance as suspended by this hook.
     NOT_SUSPENDED = "NotSuspended"
+    #: Failed: there is no such LifecycleHook, or it has no hook in AS.
     HOOK_NOT_OWNED = "HookNotOwned"
+    #: Failed: the AS group does not exist.
     GROUP_NOT_FOUND = "GroupNotFound"
+    #: Failed: the spec breaks a rule.
     INVALID_SPEC = "InvalidSpec"
+    #: Failed: not done within activeDeadlineSeconds. The message has the last problem.
     DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 

@@ -1,0 +1,1 @@
+"""What the documentation says, made from the code or compared with it."""
