@@ -219,9 +219,12 @@ def environment() -> str:
 def metric_table() -> str:
     """Return the table of the metrics."""
     own = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
-    families = [(each.describe()[0], each._labelnames) for each in own]  # noqa: SLF001  (no public way to them)
-    collected = metrics._ResourcesCollector(list).collect()  # noqa: SLF001
-    families += [(each, each._labelnames) for each in collected]  # type: ignore[attr-defined]  # noqa: SLF001
+    counted = metrics._ResourcesCollector(list).collect()  # noqa: SLF001
+    # There is no public way to the names of the labels.
+    families: list[tuple[Metric, Any]] = [
+        *((next(iter(each.describe())), each._labelnames) for each in own),  # noqa: SLF001
+        *((each, each._labelnames) for each in counted),  # type: ignore[attr-defined]  # noqa: SLF001
+    ]
     return table(
         ("metric", "type", "labels", "meaning"),
         (

@@ -14,7 +14,7 @@ _GROWN = timedelta(minutes=30)
 
 
 class CallbackReason(StrEnum):
-    """Why a callback is Complete or Failed, beside the reasons of failed calls; the comments are for docs/reference.md."""
+    """Why a callback is Complete or Failed, beside the reasons of failed calls. docs/reference.md has the comments."""
 
     #: Complete: AS has accepted the call.
     ACCEPTED = "Accepted"
