@@ -274,6 +274,7 @@ def _timing(options: Settings) -> Timing:
         backoff_max=options.backoff_max_seconds,
         slow_min=options.slow_retry_min_seconds,
         slow_max=options.slow_retry_max_seconds,
+        settling=2 * options.cloud_timeout_seconds,
     )
 
 

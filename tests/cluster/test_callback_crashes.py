@@ -11,13 +11,15 @@ from tests.support.simulator import Simulator
 from tests.support.workspace import Workspace, condition
 
 INSTANCE = "b25c1589-c96c-465b-9fef-d06540d1945c"
+CLOUD_TIMEOUT_SECONDS = 4
 RESULTS = ["CONTINUE", "ABANDON", "EXTEND"]
 
 
 @pytest.fixture
 def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) -> Iterator[OperatorProcess]:
     """An operator to be killed."""
-    with OperatorProcess(cluster, cloud.credentials_env(), **fast) as process:
+    options = {**fast, "cloud_timeout_seconds": CLOUD_TIMEOUT_SECONDS}
+    with OperatorProcess(cluster, cloud.credentials_env(), **options) as process:
         yield process
 
 
@@ -60,6 +62,34 @@ def test_killed_in_the_call(
     assert_done_once(workspace, result, timeout, "Accepted" if stage == "before" else "Confirmed")
     sent = workspace.cloud.requests("callback", workspace.group_id)
     assert len(sent) == (2 if stage == "before" else 1)
+
+
+def test_killed_in_a_call_that_as_acts_on_after_the_restart(
+    workspace: Workspace, operator: OperatorProcess, timeout: datetime
+) -> None:
+    """The list after the restart shows the old timeout, and yet there is nothing to send again."""
+    held = workspace.cloud.fault("callback", group_id=workspace.group_id, hold=True)
+    workspace.call_back("EXTEND", INSTANCE)
+    workspace.cloud.wait_for_request("callback", workspace.group_id, state="held")
+    operator.kill()
+    operator.start()
+    workspace.wait_callback(
+        "its outcome is unknown", lambda body: condition(body, "Complete").get("reason") == "OutcomeUnknown"
+    )
+    workspace.cloud.release(held)
+    assert_done_once(workspace, "EXTEND", timeout, "Confirmed")
+    assert len(workspace.cloud.requests("callback", workspace.group_id)) == 1
+
+
+def test_an_extension_that_was_lost_is_sent_again_when_as_has_had_time_to_act_on_it(
+    workspace: Workspace, operator: OperatorProcess, timeout: datetime
+) -> None:
+    workspace.cloud.fault("callback", group_id=workspace.group_id, drop=True)
+    workspace.call_back("EXTEND", INSTANCE)
+    assert_done_once(workspace, "EXTEND", timeout, "Accepted")
+    first, second = workspace.cloud.requests("callback", workspace.group_id)
+    assert second.received_at - first.received_at >= 2 * CLOUD_TIMEOUT_SECONDS
+    assert len(workspace.writes("callback")) == 4  # target, error, reason to wait, result
 
 
 @pytest.mark.parametrize("result", RESULTS)

@@ -126,10 +126,9 @@ def test_a_hook_whose_deletion_waits_for_a_busy_group_is_freed(workspace: Worksp
     assert status_of(workspace, key) == "CONTINUE"
 
 
-@pytest.mark.parametrize("stage", ["before", "after"])
-@pytest.mark.parametrize("result", ["CONTINUE", "EXTEND"])
+@pytest.mark.parametrize(("result", "stage"), [("CONTINUE", "before"), ("CONTINUE", "after"), ("EXTEND", "after")])
 def test_a_lost_answer_is_looked_up_and_never_acted_on_twice(
-    workspace: Workspace, key: str, stage: str, result: str
+    workspace: Workspace, key: str, result: str, stage: str
 ) -> None:
     before = timeout_of(workspace, key)
     workspace.cloud.fault("callback", group_id=workspace.group_id, drop=True, stage=stage)

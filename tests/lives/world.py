@@ -84,7 +84,9 @@ class _World(Judge):
         random.seed(seed)  # the operator's jitter
         draw = random.Random(seed + 1)  # noqa: S311  (no secret)
         self.say = say
-        self.timing = Timing(resync=resync_seconds, backoff_min=1, backoff_max=20, slow_min=10, slow_max=60)
+        self.timing = Timing(
+            resync=resync_seconds, backoff_min=1, backoff_max=20, slow_min=10, slow_max=60, settling=60
+        )
         self.network = Network(draw, self.crash)
         self.server = ApiServer(draw, self.tell)
         self.cloud = Cloud()

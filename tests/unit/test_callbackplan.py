@@ -83,6 +83,20 @@ def test_what_is_pinned(wanted: str, listed: list[Suspension], if_it_may_have_ac
     assert describe(next_action(wanted, TARGET, listed, may_have_acted=False)) == if_it_has_not
 
 
+@pytest.mark.parametrize(
+    ("wanted", "listed", "expected"),
+    [
+        ("CONTINUE", [entry()], "Call ours"),
+        ("EXTEND", [entry()], "Wait OutcomeUnknown"),
+        ("EXTEND", [entry(timeout=NOON + HOUR)], "Complete Confirmed"),
+        ("EXTEND", [entry(status="ABANDON")], "Fail SuspensionEnded"),
+        ("EXTEND", [], "Fail SuspensionEnded"),
+    ],
+)
+def test_what_may_take_effect_yet(wanted: str, listed: list[Suspension], expected: str) -> None:
+    assert describe(next_action(wanted, TARGET, listed, may_have_acted=True, may_act_yet=True)) == expected
+
+
 def test_the_timeout_that_as_lists_is_reported() -> None:
     action = next_action("EXTEND", TARGET, [entry(timeout=NOON + HOUR)], may_have_acted=True)
     assert isinstance(action, Complete)
@@ -96,28 +110,58 @@ def test_what_has_ended_is_told_with_how_and_when() -> None:
     assert "2026-03-01T12:00:00Z" in action.message
 
 
-#: What becomes of a call: refused, lost on the way there or back, cut short by a crash before or after it, accepted.
-CALLS = st.sampled_from(["refused", "lost", "answer lost", "killed before", "killed after", "accepted"])
+#: What becomes of a call: refused, lost on the way there or back, acted on only after the next list, cut short by a
+#: crash before or after it, accepted.
+CALLS = st.sampled_from(["refused", "lost", "answer lost", "late", "killed before", "killed after", "accepted"])
+
+
+class HangingInstance:
+    """A suspended instance, and how often a callback has taken effect on it."""
+
+    def __init__(self, result: str) -> None:
+        self.result = result
+        self.timeout, self.status, self.effects = NOON, "HANGING", 0
+        self.has_late_call = False
+
+    def listed(self) -> list[Suspension]:
+        return [entry(status=self.status, timeout=self.timeout)]
+
+    def take_effect(self) -> None:
+        if self.status == "HANGING":  # else AS refuses the key
+            self.effects += 1
+            if self.result == "EXTEND":
+                self.timeout += HOUR
+            else:
+                self.status = self.result
+
+    def catch_up(self) -> None:
+        if self.has_late_call:
+            self.take_effect()
+        self.has_late_call = False
 
 
 @given(calls=st.lists(CALLS, max_size=12), result=st.sampled_from(["EXTEND", "CONTINUE", "ABANDON"]), data=st.data())
 def test_nothing_is_done_twice_whatever_becomes_of_the_calls(calls: list[str], result: str, data: Any) -> None:
-    timeout, status, effects = NOON, "HANGING", 0
-    target, may_have_acted = None, False
-    for call in [*calls, "accepted", "accepted"]:
-        action = next_action(result, target, [entry(status=status, timeout=timeout)], may_have_acted=may_have_acted)
+    instance = HangingInstance(result)
+    target, may_have_acted, may_act_yet = None, False, False
+    for call in [*calls, *["accepted"] * 3]:
+        action = next_action(result, target, instance.listed(), may_have_acted=may_have_acted, may_act_yet=may_act_yet)
+        instance.catch_up()
+        may_act_yet = False
         if isinstance(action, Pin):
-            target = CallbackTarget(lifecycle_action_key="ours", timeout=timeout.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            target = TARGET
             if data.draw(st.booleans(), "killed after the pin"):
-                may_have_acted = True
+                may_have_acted = may_act_yet = True
                 continue
-        if not isinstance(action, Pin | Call):
-            assert isinstance(action, Complete)
+        if isinstance(action, Complete):
             break
+        if isinstance(action, Wait):
+            continue
         if call in ("answer lost", "killed after", "accepted"):
-            effects += 1
-            timeout, status = (timeout + HOUR, status) if result == "EXTEND" else (timeout, result)
+            instance.take_effect()
         if call == "accepted":
             break
-        may_have_acted |= call != "refused"
-    assert effects == 1
+        instance.has_late_call = call == "late"
+        if call != "refused":
+            may_have_acted = may_act_yet = True
+    assert instance.effects == 1

@@ -27,6 +27,9 @@ class CallbackReason(StrEnum):
     #: Waiting: AS lists the instance more than once, or with an unknown status, or another callback for it is in
     #: progress.
     SUSPENSION_UNCLEAR = "SuspensionUnclear"
+    #: Waiting: the response to an EXTEND was lost. It is sent again if AS lists no later timeout within twice
+    #: --cloud-timeout-seconds.
+    OUTCOME_UNKNOWN = "OutcomeUnknown"
     #: Failed: the suspension has ended with another result, or the instance has been suspended again.
     SUSPENSION_ENDED = "SuspensionEnded"
     #: Failed: for one minute, AS has not listed the instance as suspended by this hook.
@@ -85,7 +88,12 @@ Action = Pin | Call | Complete | Fail | Wait
 
 
 def next_action(
-    wanted: str, target: CallbackTarget | None, suspensions: Sequence[Suspension], *, may_have_acted: bool
+    wanted: str,
+    target: CallbackTarget | None,
+    suspensions: Sequence[Suspension],
+    *,
+    may_have_acted: bool,
+    may_act_yet: bool = False,
 ) -> Action:
     """Return what brings the callback to its end.
 
@@ -94,6 +102,7 @@ def next_action(
         target: the suspension that was pinned, None: none yet.
         suspensions: what AS lists of this instance and this hook, at this moment.
         may_have_acted: a call for the target may have taken effect. False only if it is known that none has.
+        may_act_yet: such a call may take effect later than AS has listed this.
     """
     if target is None:
         return _choose(suspensions)
@@ -104,6 +113,9 @@ def next_action(
     if wanted == "EXTEND" and has_grown and may_have_acted:
         return Complete(CallbackReason.CONFIRMED, "AS lists the later timeout.", pinned.timeout)
     if pinned.is_hanging:
+        if wanted == "EXTEND" and may_act_yet:  # a second one would add a second hour
+            message = "The answer to EXTEND was lost. It is sent again if AS does not list a later timeout soon."
+            return Wait(CallbackReason.OUTCOME_UNKNOWN, message)
         return Call(pinned)
     return _conclude(wanted, pinned, may_have_acted=may_have_acted)
 

@@ -2,7 +2,8 @@
 
 Two writes and two calls in the good case: list the suspensions, pin one of them in the status, call AS, write what came
 of it. What is pinned is never exchanged for another, so whatever happens in between (a crash, a lost answer), the next
-reconcile lists first, and `next_action` tells from the pinned key and timeout whether the call has taken effect.
+reconcile lists first, and `next_action` tells from the pinned key and timeout whether the call has taken effect. An
+EXTEND whose answer was lost is not sent again before AS has had some time to act on it.
 """
 
 import asyncio
@@ -67,6 +68,8 @@ class CallbackState:
     """What is remembered of a callback; a restart takes it that a call may have taken effect."""
 
     may_have_acted: bool
+    #: Until when such a call may take effect, by the clock of the event loop.
+    settles_at: float = 0
     #: Failed or idle attempts in a row, for the backoff.
     attempts: int = 0
     #: How it has ended, while the API server has not accepted that.
@@ -90,7 +93,7 @@ class Callbacks:
             resolver: finds the client of a hook.
             timing: how long to wait after a failure.
             find_hook: returns the hook of a namespace and a name, as it is at this moment.
-            events: publishes what users are told of.
+            events: publishes Events.
         """
         self._kubernetes = kubernetes
         self.resolver = resolver
@@ -118,7 +121,9 @@ class Callbacks:
         is_new = callback.uid not in self._callbacks
         self._keep(callback)
         if is_new:
-            self._states[callback.uid] = CallbackState(may_have_acted=callback.status.target is not None)
+            self._states[callback.uid] = state = CallbackState(may_have_acted=callback.status.target is not None)
+            if callback.status.target is not None:
+                state.settles_at = self.settles_at(datetime.fromisoformat(callback.status.target.timeout))
             if callback.is_finished:
                 self._queue.add_at(callback.uid, _loop_time(callback.expires_at()))
             else:
@@ -130,6 +135,14 @@ class Callbacks:
             each.is_complete and each.body["spec"].get("lifecycleActionResult") != "EXTEND"
             for each in self._others((namespace, hook_name, instance_id))
         )
+
+    def settles_at(self, timeout: datetime) -> float:
+        """Return until when a call that is lost now may take effect, by the clock of the event loop.
+
+        That leaves half of the time until the timeout of the suspension for another call.
+        """
+        seconds_left = (timeout - datetime.now(UTC)).total_seconds()
+        return now() + min(self._timing.settling, seconds_left / 2)
 
     def _keep(self, callback: LifecycleCallback) -> None:
         known = self._callbacks.get(callback.uid)
@@ -230,6 +243,8 @@ class Callbacks:
             due_at = self._timing.next_retry(outcome, state.attempts)
         else:
             due_at = now() + min(2.0 ** (state.attempts - 1), 10)
+            if state.settles_at > now():
+                due_at = min(due_at, state.settles_at)
         ends = [callback.deadline(spec), *([_patience(callback, spec)] if isinstance(outcome, Wait) else ())]
         return min([due_at, *(each for each in map(_loop_time, ends) if each > now())])
 
@@ -332,7 +347,13 @@ class _Attempt:
         listed = await client.list_suspensions(self.group_id, not_before=not_before)
         ours = [each for each in listed.of_hook(self.hook_name) if each.instance_id == self.spec.instance_id]
         target = self.callback.status.target
-        return next_action(self.spec.lifecycle_action_result, target, ours, may_have_acted=self.state.may_have_acted)
+        return next_action(
+            self.spec.lifecycle_action_result,
+            target,
+            ours,
+            may_have_acted=self.state.may_have_acted,
+            may_act_yet=self.state.may_have_acted and not_before < self.state.settles_at,
+        )
 
     async def _act(self, client: AutoScalingClient, not_before: float) -> Outcome:
         action = await self._plan(client, not_before)
@@ -355,6 +376,8 @@ class _Attempt:
         except CallError as error:
             if error.operation != CALLBACK or not error.outcome_unknown:  # it has had no effect for sure
                 self.state.may_have_acted = had_acted
+            else:
+                self.state.settles_at = self.callbacks.settles_at(suspension.timeout)
             raise
         timeout = suspension.timeout + _EXTENSION if wanted == "EXTEND" else None
         until = f" The timeout is now {format_time(timeout)}." if timeout else ""

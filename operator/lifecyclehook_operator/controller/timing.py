@@ -36,6 +36,8 @@ class Timing:
     backoff_max: float
     slow_min: float
     slow_max: float
+    #: How long AS may still act on a call whose answer was lost.
+    settling: float
 
     def next_resync(self, group_id: str) -> float:
         """Return the next resync: at the same time for every hook of a group, so that one list call serves all."""
