@@ -826,10 +826,11 @@ def test_credentials_that_are_logged_do_not_show_their_password(caplog: pytest.L
 
 
 def test_a_secret_is_decoded_and_does_not_show_its_content() -> None:
-    data = {"clouds.yaml": base64.b64encode(PASSWORD.encode()).decode(), "binary": base64.b64encode(b"\xff").decode()}
+    content = {"clouds.yaml": PASSWORD.encode(), "cacert": b"\xff", "somebody-elses": b"key"}
+    data = {key: base64.b64encode(value).decode() for key, value in content.items()}
     metadata = {"resourceVersion": "7", "finalizers": [FINALIZER], "labels": {IN_USE_LABEL: "true"}}
     secret = Secret.from_object({"metadata": metadata, "data": data})
-    assert secret.content == {"clouds.yaml": PASSWORD, "binary": "\ufffd"}
+    assert secret.content == {"clouds.yaml": PASSWORD, "cacert": "\ufffd"}
     assert secret.is_protected
     assert PASSWORD not in f"{secret} {secret!r}"
 

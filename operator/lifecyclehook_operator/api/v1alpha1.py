@@ -23,6 +23,9 @@ PLURAL = "lifecyclehooks"
 FINALIZER = f"{GROUP}/lifecyclehook"
 #: On a Secret that an existing resource needs, and so has the finalizer: only these are watched.
 IN_USE_LABEL = f"{GROUP}/in-use"
+#: What is read of a Secret with credentials.
+CLOUDS_YAML_KEY = "clouds.yaml"
+CA_CERTIFICATE_KEY = "cacert"
 #: For internal use: the fingerprint of a create call, written with the finalizer before the call goes out. A hook found
 #: after a crash is the resource's if its fields have this fingerprint, even if the spec has been edited since.
 CREATE_INTENT_ANNOTATION = f"{GROUP}/create-intent"

@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lifecyclehook_operator.api.v1alpha1 import CA_CERTIFICATE_KEY, CLOUDS_YAML_KEY
 from lifecyclehook_operator.cloud.credentials import Credentials, holds_certificates
 from lifecyclehook_operator.cloud.errors import CredentialsError, Reason, sanitize
 
@@ -25,8 +26,6 @@ except ImportError:  # PyYAML was built without libyaml; its own parser takes te
 
 logger = logging.getLogger(__name__)
 
-CLOUDS_YAML_KEY = "clouds.yaml"
-CA_CERTIFICATE_KEY = "cacert"
 
 #: How many fields a mapping of a clouds.yaml may have, and mappings merge in, where it has a merge key (<<).
 _MERGE_LIMIT = 100

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 from weakref import WeakValueDictionary
 
-from lifecyclehook_operator.api.v1alpha1 import FINALIZER, IN_USE_LABEL
+from lifecyclehook_operator.api.v1alpha1 import CA_CERTIFICATE_KEY, CLOUDS_YAML_KEY, FINALIZER, IN_USE_LABEL
+
+_KEYS = frozenset({CLOUDS_YAML_KEY, CA_CERTIFICATE_KEY})
 
 Key = tuple[str, str]
 """Namespace and name."""
@@ -16,7 +18,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Secret:
-    """A decoded Secret; its content is kept out of its repr."""
+    """What is read of a Secret, decoded; its content is kept out of its repr."""
 
     content: Mapping[str, str] = field(repr=False)
     #: Whether it has our finalizer, and the label by which it is watched.
@@ -31,7 +33,7 @@ class Secret:
         """Read a v1 Secret."""
         metadata = body["metadata"]
         return cls(
-            {key: _decode(value) for key, value in (body.get("data") or {}).items()},
+            {key: _decode(value) for key, value in (body.get("data") or {}).items() if key in _KEYS},
             is_protected=FINALIZER in (metadata.get("finalizers") or ())
             and IN_USE_LABEL in (metadata.get("labels") or ()),
             is_deleting=metadata.get("deletionTimestamp") is not None,
