@@ -117,6 +117,7 @@ class Manager:
             on_idle=controller.retry_group,
         )
         controller.observers.append(watch)
+        controller.checks.append(callbacks.check)
         callbacks.listeners += [watch.look_at, lambda hook: controller.retry_group(hook.hook_key[0])]
         await self._retry(lambda: _begin(kubernetes, controller, reconciler))
         events.start()
@@ -192,7 +193,9 @@ class Manager:
         return len(self._controller) if self._controller is not None else 0
 
     def _watch_lag_seconds(self) -> float:
-        return self._controller.cache.watch_lag_seconds() if self._controller is not None else 0
+        if self._controller is None:
+            return 0
+        return max(self._controller.cache.lag.seconds(), self.callbacks.lag.seconds())
 
     async def _find_readiness(self) -> tuple[bool, str]:
         if problem := await self._probe.find_problem():

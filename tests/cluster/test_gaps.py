@@ -156,5 +156,8 @@ def test_what_silent_watches_do_not_show_is_found(
                 workspace.wait_ready(name)
             workspace.wait_gone("deleted")
             workspace.wait("the new credentials are in use", lambda body: ready(body)["status"] != "True", "rotated")
+            workspace.cloud.add_hanging_instance(workspace.group_id, "created", "i-1")
+            workspace.call_back("CONTINUE", "i-1", hook="created")
+            workspace.wait_complete()
             eventually("all are counted", lambda: operator.health()["resources"] == 3)
             assert "The watch has not shown" in operator.log.read_text()

@@ -74,17 +74,17 @@ async def test_a_write_that_the_watch_does_not_show_is_known_for_how_long(
     cache.update(make("a", version=2), is_shown=False)
     time[0] += 60
     cache.update(make("a", version=3), is_shown=False)
-    assert cache.watch_lag_seconds() == 60
+    assert cache.lag.seconds() == 60
     cache.update(make("a", version=2))
-    assert cache.watch_lag_seconds() == 60
+    assert cache.lag.seconds() == 60
     cache.update(make("a", version=3))
-    assert cache.watch_lag_seconds() == 0
+    assert cache.lag.seconds() == 0
 
 
 async def test_nothing_is_waited_for_where_nothing_was_written_or_the_object_is_gone(cache: Cache) -> None:
     cache.update(make("a", version=1))
     cache.update(make("a", version=1), is_shown=False)
-    assert cache._unseen == {}  # noqa: SLF001  (a lag of 0 seconds would look the same)
+    assert cache.lag._unseen == {}  # noqa: SLF001  (a lag of 0 seconds would look the same)
     cache.update(make("a", version=2), is_shown=False)
     cache.drop("a")
-    assert cache._unseen == {}  # noqa: SLF001
+    assert cache.lag._unseen == {}  # noqa: SLF001

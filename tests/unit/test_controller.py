@@ -306,9 +306,9 @@ async def test_what_no_watch_shows_is_found_and_counted_against_the_watch(
     assert reconciler.versions() == [1, 2]
     assert caplog.messages == ["The watch has not shown what has become of 1 objects, such as web/hook-a"] * 2
     await let_pass(clock, 75)
-    assert 3 * 75 - 75 < checking.cache.watch_lag_seconds() < 3 * 75
+    assert 3 * 75 - 75 < checking.cache.lag.seconds() < 3 * 75
     await checking.on_hook(make(2, generation=2), "MODIFIED")
-    assert checking.cache.watch_lag_seconds() == 0
+    assert checking.cache.lag.seconds() == 0
 
 
 async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
@@ -321,7 +321,7 @@ async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
     await controller.begin(stand_in)
     await let_pass(clock, 40)
     assert reconciler.versions() == [1]
-    assert controller.cache.watch_lag_seconds() == 40
+    assert controller.cache.lag.seconds() == 40
     await controller.close(0)
 
 
@@ -355,7 +355,7 @@ async def test_nothing_is_fetched_of_what_the_watch_shows_a_little_later_or_what
     await checking.on_hook(deleting, "ADDED")
     await let_pass(clock, 200)
     assert server.fetched == []
-    assert checking.cache.watch_lag_seconds() == 0
+    assert checking.cache.lag.seconds() == 0
 
 
 async def test_what_goes_while_it_is_fetched_does_not_come_back(

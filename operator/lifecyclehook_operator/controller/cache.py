@@ -6,6 +6,36 @@ from collections.abc import Iterable
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.timing import now
 
+#: The type of what no watch has shown, but a regular check has found, in place of that of a watch event.
+FOUND = "FOUND"
+#: For so long at most a watch may be behind a list, in seconds.
+WATCH_DELAY_SECONDS = 3
+
+
+class WatchLag:
+    """Which versions a write or a list has returned and the watch has not shown, and since when."""
+
+    def __init__(self) -> None:
+        self._unseen: dict[str, tuple[int, float]] = {}
+
+    def on_known(self, uid: str, version: int) -> None:
+        """Take note that a new version of an object is known, though the watch has not shown it."""
+        _, since = self._unseen.get(uid, (0, now()))
+        self._unseen[uid] = version, since
+
+    def on_shown(self, uid: str, version: int) -> None:
+        """Take note that the watch has shown a version of an object."""
+        if version >= self._unseen.get(uid, (0, 0.0))[0]:
+            self.drop(uid)
+
+    def drop(self, uid: str) -> None:
+        """Forget an object."""
+        self._unseen.pop(uid, None)
+
+    def seconds(self) -> float:
+        """Return for how many seconds the watch has not shown a version that is known here; 0 if it has shown all."""
+        return max((now() - since for _, since in self._unseen.values()), default=0.0)
+
 
 class Cache:
     """The newest known versions: the watch may lag behind the responses to our own writes."""
@@ -13,8 +43,7 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[str, LifecycleHook] = {}
         self._users: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
-        #: Objects with a version that a write or a list has returned and the watch has not shown, and since when.
-        self._unseen: dict[str, tuple[int, float]] = {}
+        self.lag = WatchLag()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -42,16 +71,15 @@ class Cache:
                 for key in _keys(obj):
                     self._users[key][uid] = None
             self._objects[uid] = obj
-        unseen_version, unseen_since = self._unseen.get(uid, (0, now()))
-        if not is_shown and obj.resource_version == version and obj is not known:
-            self._unseen[uid] = version, unseen_since
-        elif is_shown and version >= unseen_version:
-            self._unseen.pop(uid, None)
+        if is_shown:
+            self.lag.on_shown(uid, version)
+        elif obj is not known:
+            self.lag.on_known(uid, version)
         return obj
 
     def drop(self, uid: str) -> list[str]:
         """Forget an object, and return the UIDs of the others of its AS group."""
-        self._unseen.pop(uid, None)
+        self.lag.drop(uid)
         others: list[str] = []
         if (obj := self._objects.pop(uid, None)) is None:
             return others
@@ -81,10 +109,6 @@ class Cache:
     def users_of_secret(self, namespace: str, name: str) -> Iterable[str]:
         """Return the UIDs of the objects that refer to a Secret."""
         return list(self._users.get(("secret", namespace, name), ()))
-
-    def watch_lag_seconds(self) -> float:
-        """Return for how many seconds the watch has not shown a version that is known here; 0 if it has shown all."""
-        return max((now() - since for _, since in self._unseen.values()), default=0.0)
 
 
 def _keys(obj: LifecycleHook) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ EXTEND whose answer was lost is not sent again before AS has had some time to ac
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ from lifecyclehook_operator.cloud.errors import (
     TransientError,
 )
 from lifecyclehook_operator.cloud.instances import Suspension
+from lifecyclehook_operator.controller.cache import FOUND, WATCH_DELAY_SECONDS, WatchLag
 from lifecyclehook_operator.controller.callbackplan import (
     Call,
     CallbackReason,
@@ -46,7 +47,7 @@ from lifecyclehook_operator.controller.status import describe_error, error_entry
 from lifecyclehook_operator.controller.timing import NEVER, Timing, now
 from lifecyclehook_operator.controller.workqueue import WorkQueue
 from lifecyclehook_operator.fairness import FairLimit
-from lifecyclehook_operator.kube.client import KubeClient
+from lifecyclehook_operator.kube.client import KubeClient, Listed
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError
 from lifecyclehook_operator.kube.events import Event, EventRecorder
 
@@ -106,6 +107,7 @@ class Callbacks:
         self._locks: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._limit = FairLimit(_MAX_ACTIVE)
         self._queue = WorkQueue(self._process, self._turn, "lifecyclecallbacks")
+        self.lag = WatchLag()
         #: Told of each hook for which a suspension has been ended or put off.
         self.listeners: list[Callable[[LifecycleHook], None]] = []
 
@@ -119,7 +121,7 @@ class Callbacks:
             self._forget(callback)
             return
         is_new = callback.uid not in self._callbacks
-        self._keep(callback)
+        self._keep(callback, is_shown=event_type != FOUND)
         if is_new:
             self._states[callback.uid] = state = CallbackState(may_have_acted=callback.status.target is not None)
             if callback.status.target is not None:
@@ -144,16 +146,48 @@ class Callbacks:
         seconds_left = (timeout - datetime.now(UTC)).total_seconds()
         return now() + min(self._timing.settling, seconds_left / 2)
 
-    def _keep(self, callback: LifecycleCallback) -> None:
+    async def check(self, namespaces: Sequence[str]) -> None:
+        """Compare what is known with what there is in these namespaces: a watch may have a gap, or be silent.
+
+        Raises KubernetesError.
+        """
+        known = list(self._callbacks.values())
+        listings = [self._kubernetes.list_callback_versions(namespace) for namespace in namespaces]
+        there = {each.uid: each for listing in listings async for each in listing}
+        for callback in known:
+            if callback.uid not in there:
+                self._forget(callback)
+        await asyncio.sleep(WATCH_DELAY_SECONDS)
+        unseen = [each for each in there.values() if self._is_unseen(each)]
+        if unseen:
+            example = f"{unseen[0].namespace}/{unseen[0].name}"
+            logger.warning("The watch has not shown %s LifecycleCallbacks, such as %s", len(unseen), example)
+        for listed in unseen:
+            async for callback in self._kubernetes.list_callbacks(listed.namespace, listed.name):
+                self.on_callback(callback, FOUND)
+
+    def _is_unseen(self, listed: Listed) -> bool:
+        known = self._callbacks.get(listed.uid)
+        if known is None:
+            return not listed.is_finalized
+        return known.resource_version < listed.resource_version
+
+    def _keep(self, callback: LifecycleCallback, *, is_shown: bool) -> None:
         known = self._callbacks.get(callback.uid)
-        if known is None or known.resource_version < callback.resource_version:
+        is_newer = known is None or known.resource_version < callback.resource_version
+        if is_newer:
             self._callbacks[callback.uid] = callback
             self._of_subject[callback.subject].add(callback.uid)
+        if is_shown:
+            self.lag.on_shown(callback.uid, callback.resource_version)
+        elif is_newer:
+            self.lag.on_known(callback.uid, callback.resource_version)
 
     def _forget(self, callback: LifecycleCallback) -> None:
         self._queue.cancel(callback.uid)
         self._states.pop(callback.uid, None)
         self._callbacks.pop(callback.uid, None)
+        self.lag.drop(callback.uid)
         uids = self._of_subject[callback.subject]
         uids.discard(callback.uid)
         self._wake(callback)
@@ -264,7 +298,7 @@ class Callbacks:
             patch = status_patch(callback.body.get("status"), status)
             callback = await self._kubernetes.patch_callback_status(callback, patch)
             if callback.uid in self._callbacks:
-                self._keep(callback)
+                self._keep(callback, is_shown=False)
         return callback
 
     def is_first_in_line(self, callback: LifecycleCallback, suspension: Suspension) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
-from lifecyclehook_operator.controller.cache import Cache
+from lifecyclehook_operator.controller.cache import FOUND, WATCH_DELAY_SECONDS, Cache
 from lifecyclehook_operator.controller.claims import Claim
 from lifecyclehook_operator.controller.reconciler import Reconciler
 from lifecyclehook_operator.controller.state import ObjectState
@@ -33,8 +33,6 @@ class Observer(Protocol):
 
 logger = logging.getLogger(__name__)
 
-#: The type of what no watch has shown, but the regular check has found.
-_FOUND = "FOUND"
 _PAUSE_SECONDS = 3
 #: How many objects are reconciled at a time: some are to be done before others are begun. A namespace has half of it.
 _MAX_ACTIVE = 64
@@ -86,6 +84,8 @@ class Controller:
         self._is_relisted = True  # what `begin` lists may be gone before the watch begins
         self._tasks: list[asyncio.Task[None]] = []
         self.observers: list[Observer] = []
+        #: What else to compare, with each of these namespaces; "" means all. Each may raise KubernetesError.
+        self.checks: list[Callable[[Sequence[str]], Awaitable[None]]] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -117,7 +117,7 @@ class Controller:
             self._on_gone(obj)
         else:
             before = self.cache.get(obj.uid)
-            after = self.cache.update(obj, is_shown=event_type != _FOUND)
+            after = self.cache.update(obj, is_shown=event_type != FOUND)
             if before is not None and before.secret not in (None, after.secret):
                 self.secrets.doubt(before.secret)
             if obj.uid not in self._states:
@@ -296,9 +296,11 @@ class Controller:
             for obj in known:
                 if obj.uid not in uids:
                     self._on_gone(obj)
-            await asyncio.sleep(_PAUSE_SECONDS)  # for so long at the most a watch may be behind
+            await asyncio.sleep(WATCH_DELAY_SECONDS)
             await self._take_unseen([each for each in there if self._is_unseen(each)])
             await self._check_secrets()
+            for check in self.checks:
+                await check(self._namespaces)
         except KubernetesError:
             self._is_relisted = True
             raise
@@ -317,7 +319,7 @@ class Controller:
         for listed in unseen:
             async for obj in self._kubernetes.list_hooks(listed.namespace, listed.name):
                 if obj.uid not in self._forgotten:
-                    await self.on_hook(obj, _FOUND)
+                    await self.on_hook(obj, FOUND)
 
     async def _check_secrets(self) -> None:
         versions: dict[Key, int | None] = dict.fromkeys(self.secrets.protected())
@@ -326,7 +328,7 @@ class Controller:
                 versions[listed.namespace, listed.name] = listed.resource_version
         for key, version in versions.items():
             if version != self.secrets.version(key):
-                await self.on_secret(key, await self._kubernetes.read_secret(*key), _FOUND)
+                await self.on_secret(key, await self._kubernetes.read_secret(*key), FOUND)
 
     async def _watch_for_missing_secrets(self, namespace: str) -> None:
         """Retry at once what waits for a Secret that appears; watch only while one is missing."""

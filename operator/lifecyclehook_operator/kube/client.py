@@ -115,6 +115,15 @@ class KubeClient:
         """Yield which resources there are in a namespace, or in all."""
         return self._list_versions(_hooks_path(namespace), {})
 
+    async def list_callbacks(self, namespace: str, name: str) -> AsyncIterator[LifecycleCallback]:
+        """Yield the LifecycleCallback of that name, if it exists."""
+        async for body in self._list(_callbacks_path(namespace), {"fieldSelector": f"metadata.name={name}"}, _JSON):
+            yield LifecycleCallback(body)
+
+    def list_callback_versions(self, namespace: str = "") -> AsyncIterator[Listed]:
+        """Yield which LifecycleCallbacks there are in a namespace, or in all."""
+        return self._list_versions(_callbacks_path(namespace), {})
+
     def list_secret_versions(self, namespace: str = "") -> AsyncIterator[Listed]:
         """Yield which Secrets with our label there are in a namespace, or in all."""
         return self._list_versions(_secrets_path(namespace), {"labelSelector": IN_USE_LABEL})
@@ -161,12 +170,18 @@ class KubeClient:
         self, callback: LifecycleCallback, patch: Sequence[Mapping[str, Any]]
     ) -> LifecycleCallback:
         """Apply JSON Patch operations to the status, unless the name has passed on to another object."""
-        return LifecycleCallback(await self._patch_status(_callback_path(callback), callback.uid, patch))
+        return LifecycleCallback(
+            await self._patch_status(_callbacks_path(callback.namespace, callback.name), callback.uid, patch)
+        )
 
     async def delete_callback(self, callback: LifecycleCallback) -> None:
         """Delete a LifecycleCallback; that it is gone already, and another has its name, is fine."""
         with suppress(StaleError):
-            await self._call("DELETE", _callback_path(callback), body={"preconditions": {"uid": callback.uid}})
+            await self._call(
+                "DELETE",
+                _callbacks_path(callback.namespace, callback.name),
+                body={"preconditions": {"uid": callback.uid}},
+            )
 
     async def _patch_status(self, path: str, uid: str, patch: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         is_same_object = {"op": "test", "path": "/metadata/uid", "value": uid}
@@ -303,8 +318,8 @@ def _hooks_path(namespace: str, name: str = "") -> str:
     return _path(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL, name)
 
 
-def _callback_path(callback: LifecycleCallback) -> str:
-    return _path(f"/apis/{GROUP}/{VERSION}", callback.namespace, CALLBACK_PLURAL, callback.name)
+def _callbacks_path(namespace: str, name: str = "") -> str:
+    return _path(f"/apis/{GROUP}/{VERSION}", namespace, CALLBACK_PLURAL, name)
 
 
 def _secrets_path(namespace: str, name: str = "") -> str:
