@@ -291,9 +291,9 @@ def test_a_callback_cannot_be_changed(workspace: Workspace) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "rule"),
     [
-        ("instanceId", "", "should match"),
-        ("instanceId", "a b", "should match"),
-        ("lifecycleHookRef", {"name": "Not_A_Name"}, "should match"),
+        ("instanceId", "", "must be 1 to 64 letters, digits, _ or -"),
+        ("instanceId", "a b", "must be 1 to 64 letters, digits, _ or -"),
+        ("lifecycleHookRef", {"name": "Not_A_Name"}, "must be 1 to 253 lowercase letters, digits, - or ."),
         ("lifecycleActionResult", "STOP", 'supported values: "ABANDON", "CONTINUE", "EXTEND"'),
         ("activeDeadlineSeconds", 0, "should be greater than or equal to 1"),
         ("ttlSecondsAfterFinished", -1, "should be greater than or equal to 0"),

@@ -56,7 +56,7 @@ def test_what_appears_and_goes_is_shown_with_one_write_each(watched: Workspace) 
     assert item == {"instanceId": "i-1", "timeout": listed["timeout"], "defaultResult": "ABANDON"}
     assert key not in str(body)
     assert is_ready(body)
-    heading, row = watched.cluster.kubectl("get", "lch", "-n", watched.namespace).stdout.splitlines()
+    heading, row = watched.cluster.kubectl("get", "lch", "-n", watched.namespace, "-o", "wide").stdout.splitlines()
     assert dict(zip(heading.split(), row.split(), strict=True))["SUSPENDED"] == "1"
     watched.cloud.update_hanging_instance(watched.group_id, key, lifecycle_hook_status="CONTINUE")
     poke(watched)

@@ -9,10 +9,15 @@ import yaml
 
 from tests.support.controlplane import ControlPlane
 from tests.support.harness import CRD
+from tests.support.simulator import Simulator
 from tests.support.workspace import API_VERSION, Workspace
 
 CRD_FILE = Path(__file__).parents[2] / "crds" / "lifecyclehooks.yaml"
-NAME_PATTERN = "should match '^[A-Za-z0-9_-]{1,32}$'"
+NAME_RULE = "must be 1 to 32 letters, digits, _ or -"
+ID_RULE = "must be 1 to 64 letters, digits, _ or -"
+OBJECT_NAME_RULE = "must be 1 to 253 lowercase letters, digits, - or ."
+NOW = "2026-11-24T09:27:34Z"
+TOPIC_RULE = "must be urn:smn:<region>:<project ID>:<topic>"
 DEFAULTS = {
     "defaultResult": "ABANDON",
     "defaultTimeout": 3600,
@@ -60,12 +65,12 @@ def words(text: str) -> str:
     ("field", "value", "rule"),
     [
         ("scalingGroupId", None, "Required value"),
-        ("scalingGroupId", "", "should match"),
-        ("scalingGroupId", "a/b", "should match"),
-        ("lifecycleHookName", "", NAME_PATTERN),
-        ("lifecycleHookName", "not a name", NAME_PATTERN),
-        ("lifecycleHookName", "häkchen", NAME_PATTERN),
-        ("lifecycleHookName", "a" * 33, NAME_PATTERN),
+        ("scalingGroupId", "", ID_RULE),
+        ("scalingGroupId", "a/b", ID_RULE),
+        ("lifecycleHookName", "", NAME_RULE),
+        ("lifecycleHookName", "not a name", NAME_RULE),
+        ("lifecycleHookName", "häkchen", NAME_RULE),
+        ("lifecycleHookName", "a" * 33, NAME_RULE),
         ("lifecycleHookType", None, "Required value"),
         (
             "lifecycleHookType",
@@ -78,18 +83,20 @@ def words(text: str) -> str:
         ("defaultTimeout", "3600", "must be of type integer"),
         ("defaultTimeout", 60.5, "must be of type integer"),
         ("notificationTopicUrn", None, "Required value"),
-        ("notificationTopicUrn", "gsh", "should match '^urn:smn:"),
-        ("notificationTopicUrn", "urn:smn:eu-de:gsh", "should match '^urn:smn:"),
-        ("notificationMetadata", "a" * 257, "than 256"),
-        *(("notificationMetadata", f"a{character}b", "should match '^[^<>&'()]*$'") for character in "<>&'()"),
+        ("notificationTopicUrn", "gsh", TOPIC_RULE),
+        ("notificationTopicUrn", "urn:smn:eu-de:gsh", TOPIC_RULE),
+        ("notificationTopicUrn", f"urn:smn:{'r' * 400}:p:t", "may not have more than 400 characters"),
+        ("notificationMetadata", "a" * 257, "may not have more than 256 characters"),
+        *(("notificationMetadata", f"a{character}b", "may not contain < > & ' ( )") for character in "<>&'()"),
         ("deletionPolicy", "Keep", 'supported values: "Delete", "Retain"'),
         ("adoptionPolicy", "Yes", 'supported values: "Identical", "Always", "Never"'),
         ("suspensionPolicy", "Repair", 'supported values: "Ignore", "Watch"'),
         ("driftPolicy", "Ignore", 'supported values: "Repair", "Report"'),
-        ("credentialsRef.secretName", "", "should be at least 1 chars long"),
+        ("credentialsRef.secretName", "", OBJECT_NAME_RULE),
         ("credentialsRef.secretName", None, "Required value"),
-        ("credentialsRef.secretName", "Not_A_Secret", "should match"),
-        ("credentialsRef.cloudName", "", "should be at least 1 chars long"),
+        ("credentialsRef.secretName", "Not_A_Secret", OBJECT_NAME_RULE),
+        ("credentialsRef.secretName", "a" * 254, OBJECT_NAME_RULE),
+        ("credentialsRef.cloudName", "", "must have 1 to 253 characters"),
     ],
 )
 def test_a_broken_rule_is_refused_by_field_and_rule(workspace: Workspace, field: str, value: Any, rule: str) -> None:
@@ -111,10 +118,28 @@ def test_a_metadata_name_that_cannot_be_a_hook_name_is_refused(workspace: Worksp
     assert dry_run(workspace, name, lifecycleHookName="Drain_1")["lifecycleHookName"] == "Drain_1"
 
 
-def test_all_broken_rules_are_named_at_once(workspace: Workspace) -> None:
-    said = refusal(workspace, lifecycleHookType="X", defaultTimeout=1, notificationTopicUrn="x", lifecycleHookName="?")
-    for field in ("lifecycleHookType", "defaultTimeout", "notificationTopicUrn", "lifecycleHookName"):
-        assert f"* spec.{field}: " in said
+def test_all_broken_rules_are_named_at_once_and_nothing_else(workspace: Workspace) -> None:
+    broken = {
+        "scalingGroupId": "?",
+        "defaultTimeout": 1,
+        "notificationTopicUrn": "x" * 401,
+        "notificationMetadata": "<" * 257,
+        "lifecycleHookName": "?",
+        "credentialsRef": {"secretName": "?" * 254, "cloudName": ""},
+    }
+    lines = refusal(workspace, **broken).splitlines()[1:]
+    assert {line.partition(": ")[0] for line in lines} == {
+        *(f"* spec.{field}" for field in broken if field != "credentialsRef"),
+        *("* spec.credentialsRef.secretName", "* spec.credentialsRef.cloudName"),
+    }
+    assert not any("a-z" in line for line in lines), "a rule is told in words"
+
+
+def test_a_value_outside_a_list_is_named_with_the_list(workspace: Workspace) -> None:
+    """It keeps the API server from checking the rules in words, which is what its line without a field says."""
+    said = refusal(workspace, lifecycleHookType="X", defaultTimeout=1)
+    assert '* spec.lifecycleHookType: Unsupported value: "X": supported values: ' in said
+    assert "* spec.defaultTimeout: " in said
 
 
 def test_an_unknown_field_is_refused_by_its_name(workspace: Workspace) -> None:
@@ -265,7 +290,8 @@ def test_explain_lists_the_spec_with_what_is_required_and_what_is_allowed(cluste
 @pytest.mark.parametrize(
     ("field", "teaches"),
     [
-        ("spec.defaultTimeout", "in seconds: 60 to 86400"),
+        ("spec.defaultTimeout", "in seconds: 60 to 86400. Defaults to 3600."),
+        ("spec.adoptionPolicy", "Never does not adopt it. Defaults to Identical."),
         ("spec.defaultResult", "ENUM: ABANDON CONTINUE"),
         ("spec.lifecycleHookName", "letters, digits, _ and -, at most 32 characters. Defaults to metadata.name."),
         ("spec.notificationMetadata", "at most 256 characters, without < > & ' ( )"),
@@ -287,15 +313,64 @@ def test_columns_and_names(workspace: Workspace) -> None:
     assert callbacks[:5] == ["lifecyclecallbacks", "lcb,lcallback", API_VERSION, "true", "LifecycleCallback"]
     assert hooks[-1] == callbacks[-1] == "otc"
     workspace.apply(manifest(workspace, defaultTimeout=90))
-    columns = ["NAME", "GROUP", "HOOK", "TYPE", "TIMEOUT", "READY", "REASON", "SUSPENDED", "AGE"]
+    columns = ["NAME", "READY", "REASON", "HOOK", "TYPE", "AGE"]
     for resource in ("lifecyclehook", "lch", "lchook", "otc"):
         heading, row = kubectl("get", resource, "-n", workspace.namespace).stdout.splitlines()
         assert heading.split() == columns
-        assert [workspace.group_id, "INSTANCE_LAUNCHING", "90"] == [
-            word for word in row.split() if word in (workspace.group_id, "INSTANCE_LAUNCHING", "90")
+        assert row.split()[1] == "INSTANCE_LAUNCHING"
+    heading, row = kubectl("get", "lch", "-n", workspace.namespace, "-o", "wide").stdout.splitlines()
+    assert heading.split() == [*columns, "SUSPENDED", "TIMEOUT", "GROUP"]
+    assert row.split()[-2:] == ["90", workspace.group_id]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "spec"),
+    [
+        (
+            "LifecycleHook",
+            "drain-before-terminate",
+            {"scalingGroupId": "e5d27f5c-dd76-4a61-b4bc-a67c5686719a", "defaultTimeout": 86400},
+        ),
+        (
+            "LifecycleCallback",
+            "drain-before-terminate-x7k2p",
+            {"instanceId": "b25c1589-c96c-465b-9fef-d06540d1945c", "lifecycleActionResult": "CONTINUE"},
+        ),
+    ],
+)
+def test_a_row_with_long_values_fits_the_screen(
+    cluster: ControlPlane, cloud: Simulator, kind: str, name: str, spec: dict[str, Any]
+) -> None:
+    """120 columns with a namespace, 200 with -o wide."""
+    kubectl, namespace = cluster.kubectl, "payments"
+    kubectl("create", "namespace", namespace, check=False)
+    with Workspace(cluster, cloud, namespace=namespace) as workspace:
+        if kind == "LifecycleHook":
+            spec = workspace.spec(lifecycleHookType="INSTANCE_TERMINATING", **spec)
+        else:
+            spec = {"lifecycleHookRef": {"name": "drain-before-terminate"}, **spec}
+        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        workspace.apply(body)
+        hook = {
+            "lifecycleHookName": "drain-before-terminate",
+            "lifecycleHookType": "INSTANCE_TERMINATING",
+            "defaultResult": "CONTINUE",
+            "defaultTimeout": 86400,
+            "notificationTopicUrn": workspace.topic_urn,
+        }
+        conditions = [
+            {"type": type_, "status": "Unknown", "reason": reason, "message": "long " * 99, "lastTransitionTime": NOW}
+            for type_, reason in (("Ready", "CloudUnavailable"), ("Complete", "SuspensionUnclear"))
         ]
-    wide = kubectl("get", "lch", "-n", workspace.namespace, "-o", "wide").stdout.splitlines()[0]
-    assert wide.split() == [*columns[:-1], "MESSAGE", "AGE"]
+        suspended = {"count": 100, "truncated": True, "items": []}
+        status = {"lifecycleHook": hook, "conditions": conditions, "suspendedInstances": suspended}
+        patch = json.dumps({"status": status})
+        kubectl("patch", kind, name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+        for options, width in (((), 120), (("-o", "wide"), 200)):
+            heading, *rows = kubectl("get", kind, "-A", *options).stdout.splitlines()
+            assert [row.split()[1] for row in rows if row.startswith(namespace)] == [name]
+            assert max(map(len, (heading, *rows))) <= width, rows
+        workspace.delete_callbacks()
 
 
 # --- the CRD ----------------------------------------------------------------------------------------------------------

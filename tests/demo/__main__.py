@@ -19,13 +19,7 @@ from .scene import ABSENT_TOPIC_URN, FAILURES, GROUP_ID, SAMPLES, Scene, Unexpec
 
 NAMESPACE = "web"
 READY, DEFAULTED, REFUSED, FAILED = "on-launch", "drain-before-terminate", "broken-rules", "no-such-topic"
-BROKEN_RULES = (
-    "lifecycleHookName",
-    "lifecycleHookType",
-    "defaultTimeout",
-    "notificationTopicUrn",
-    "notificationMetadata",
-)
+BROKEN_RULES = ("lifecycleHookName", "defaultTimeout", "notificationTopicUrn", "notificationMetadata")
 READY_SECONDS = 60
 POLL_SECONDS = 0.5
 STARTED = time.monotonic()

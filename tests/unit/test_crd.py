@@ -1,5 +1,6 @@
 """The CRD: that crds/ is up to date, that it explains itself, and that it is a structural schema."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,9 @@ def test_the_keys_of_a_list_are_required_in_its_items(path: str) -> None:
 @pytest.mark.parametrize(
     ("field", "rules"),
     [
-        ("scalingGroupId", {"pattern": "^[A-Za-z0-9_-]{1,64}$"}),
-        ("lifecycleHookName", {"pattern": "^[A-Za-z0-9_-]{1,32}$"}),
         ("lifecycleHookType", {"enum": ["INSTANCE_TERMINATING", "INSTANCE_LAUNCHING"]}),
         ("defaultResult", {"enum": ["ABANDON", "CONTINUE"], "default": "ABANDON"}),
         ("defaultTimeout", {"type": "integer", "minimum": 60, "maximum": 86400, "default": 3600}),
-        ("notificationMetadata", {"maxLength": 256, "pattern": "^[^<>&'()]*$"}),
         ("deletionPolicy", {"enum": ["Delete", "Retain"], "default": "Delete"}),
         ("adoptionPolicy", {"enum": ["Identical", "Always", "Never"], "default": "Identical"}),
         ("suspensionPolicy", {"enum": ["Ignore", "Watch"], "default": "Ignore"}),
@@ -120,6 +118,28 @@ def test_the_keys_of_a_list_are_required_in_its_items(path: str) -> None:
 )
 def test_the_rules_of_the_api_page_are_in_the_schema(field: str, rules: Schema) -> None:
     assert rules.items() <= node(f"spec.{field}").items()
+
+
+@pytest.mark.parametrize(
+    ("field", "patterns"),
+    [
+        ("scalingGroupId", ["^[A-Za-z0-9_-]{1,64}$"]),
+        ("lifecycleHookName", ["^[A-Za-z0-9_-]{1,32}$"]),
+        ("notificationMetadata", ["(?s)^.{0,256}$", "^[^<>&'()]*$"]),
+    ],
+)
+def test_the_rules_for_text_are_told_in_words(field: str, patterns: list[str]) -> None:
+    schema = node(f"spec.{field}")
+    assert not {"pattern", "maxLength"} & set(schema)
+    rules = {rule["rule"]: rule["message"] for rule in schema["x-kubernetes-validations"]}
+    assert sorted(rules) == sorted(f'self.matches(r"{pattern}")' for pattern in patterns)
+    assert all(re.match("m(ust|ay)", message) for message in rules.values())
+
+
+@pytest.mark.parametrize("path", [path for path, schema in NODES.items() if "default" in schema])
+def test_a_default_is_told_in_words_too(path: str) -> None:
+    """`kubectl explain` shows descriptions, and no defaults."""
+    assert NODES[path]["description"].endswith(f" Defaults to {NODES[path]['default']}.")
 
 
 def test_what_as_demands_is_required_and_nothing_else() -> None:
@@ -162,8 +182,8 @@ def test_the_names_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(
     ("plural", "names"),
     [
-        ("lifecyclehooks", ["Group", "Hook", "Type", "Timeout", "Ready", "Reason", "Suspended"]),
-        ("lifecyclecallbacks", ["Hook", "Instance", "Result", "Complete", "Reason"]),
+        ("lifecyclehooks", ["Ready", "Reason", "Hook", "Type", "Age", "Suspended", "Timeout", "Group"]),
+        ("lifecyclecallbacks", ["Complete", "Reason", "Hook", "Result", "Age", "Instance"]),
     ],
 )
 def test_the_printer_columns_lead_to_fields_that_exist(plural: str, names: list[str]) -> None:

@@ -36,12 +36,12 @@ GOOD = [
     *[("driftPolicy", value) for value in ("Repair", "Report", None)],
 ]
 
-NAME_RULE = "^[A-Za-z0-9_-]{1,32}$"
-URN_RULE = "^urn:smn:"
+NAME_RULE = "must be 1 to 32 letters, digits, _ or -"
+URN_RULE = "must be urn:smn:<region>:<project ID>:<topic>"
 
 # Field, value, what the message says of the rule.
 BAD = [
-    *[("scalingGroupId", value, "{1,64}") for value in ("", "x" * 65, "a b", "a/b", "a\n", "ä")],
+    *[("scalingGroupId", value, "must be 1 to 64") for value in ("", "x" * 65, "a b", "a/b", "a\n", "ä")],
     *[("scalingGroupId", value, "string") for value in (7, ["x"], True)],
     *[("lifecycleHookName", value, NAME_RULE) for value in ("", "x" * 33, "a.b", "a b", "a\n", "ä", "a/b", "<b>")],
     ("lifecycleHookName", 7, "string"),
@@ -57,7 +57,7 @@ BAD = [
     *[("notificationTopicUrn", value, URN_RULE) for value in (f"{URN}{'x' * 256}", f" {TOPIC_URN}", f"{URN}a b")],
     ("notificationTopicUrn", f"urn:smn:{'r' * 400}:p:t", "400"),
     ("notificationTopicUrn", 7, "string"),
-    *[("notificationMetadata", f"a{character}b", "^[^<>&'()]*$") for character in "<>&'()"],
+    *[("notificationMetadata", f"a{character}b", "may not contain < > & ' ( )") for character in "<>&'()"],
     *[("notificationMetadata", value, "256") for value in ("x" * 257, "ä" * 257)],
     ("notificationMetadata", 7, "string"),
     *[("deletionPolicy", value, "'Delete' or 'Retain'") for value in ("", "delete", "Orphan")],
@@ -68,12 +68,12 @@ BAD = [
 BAD_REFERENCES = [
     ({}, "credentialsRef.secretName is required"),
     ("otc", "credentialsRef: 'otc' is not allowed"),
-    ({"secretName": ""}, "credentialsRef.secretName: '' is not allowed: String should have at least 1 character"),
+    ({"secretName": ""}, "credentialsRef.secretName: '' is not allowed: must be 1 to 253 lowercase letters"),
     ({"secretName": "Otc"}, "credentialsRef.secretName: 'Otc' is not allowed"),
     ({"secretName": "-a"}, "credentialsRef.secretName: '-a' is not allowed"),
-    ({"secretName": "x" * 254}, "at most 253"),
+    ({"secretName": "x" * 254}, "must be 1 to 253"),
     ({"secretName": "a", "cloudName": ""}, "credentialsRef.cloudName: '' is not allowed"),
-    ({"secretName": "a", "cloudName": "x" * 254}, "at most 253"),
+    ({"secretName": "a", "cloudName": "x" * 254}, "must have 1 to 253 characters"),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from lifecyclehook_operator.api.rules import ID, OBJECT_NAME
 from lifecyclehook_operator.api.v1alpha1 import (
     Condition,
     ErrorStatus,
@@ -24,7 +25,7 @@ PLURAL = "lifecyclecallbacks"
 class LifecycleHookRef(WantedModel):
     """Names a LifecycleHook of the same namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = Field(
+    name: Annotated[str, OBJECT_NAME] = Field(
         description="Name of the LifecycleHook, in the namespace of this resource."
     )
 
@@ -35,9 +36,7 @@ class LifecycleCallbackSpec(WantedModel):
     lifecycle_hook_ref: LifecycleHookRef = Field(
         description="The hook that suspends the instance: AS group, hook name and credentials come from it."
     )
-    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
-        description="ID of the suspended instance."
-    )
+    instance_id: Annotated[str, ID] = Field(description="ID of the suspended instance.")
     lifecycle_action_result: Literal["ABANDON", "CONTINUE", "EXTEND"] = Field(
         description="CONTINUE lets the instance go on. ABANDON terminates it: a starting one is replaced, and for a "
         "stopping one the group's other hooks end, too. EXTEND puts the timeout off by one hour."

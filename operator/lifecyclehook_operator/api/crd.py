@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lifecyclehook_operator.api import callback, v1alpha1
+from lifecyclehook_operator.api.rules import HOOK_NAME
 
 _DROPPED_KEYWORDS = frozenset({"title", "additionalProperties"})
 
@@ -14,7 +15,7 @@ _EFFECTIVE_NAME = (
 )
 _HOOK_RULES = [
     {
-        "rule": f"has(self.spec.lifecycleHookName) || self.metadata.name.matches('{v1alpha1.HOOK_NAME_PATTERN}')",
+        "rule": f"has(self.spec.lifecycleHookName) || {HOOK_NAME.as_cel('self.metadata.name')}",
         "message": "metadata.name is not a valid hook name (letters, digits, _ and -, at most 32 characters): "
         "set spec.lifecycleHookName",
         "fieldPath": ".spec",
@@ -31,16 +32,16 @@ _HOOK_RULES = [
     },
 ]
 
+#: Name, type, path, and whether it is only in `-o wide`: 120 columns with a namespace, 200 for those.
 _HOOK_COLUMNS = [
-    ("Group", "string", ".spec.scalingGroupId", False),
-    ("Hook", "string", ".status.lifecycleHook.lifecycleHookName", False),
-    ("Type", "string", ".spec.lifecycleHookType", False),
-    ("Timeout", "integer", ".spec.defaultTimeout", False),
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', False),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', False),
-    ("Suspended", "integer", ".status.suspendedInstances.count", False),
-    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', True),
+    ("Hook", "string", ".status.lifecycleHook.lifecycleHookName", False),
+    ("Type", "string", ".spec.lifecycleHookType", False),
     ("Age", "date", ".metadata.creationTimestamp", False),
+    ("Suspended", "integer", ".status.suspendedInstances.count", True),
+    ("Timeout", "integer", ".spec.defaultTimeout", True),
+    ("Group", "string", ".spec.scalingGroupId", True),
 ]
 _CALLBACK_RULES = [
     {
@@ -50,13 +51,12 @@ _CALLBACK_RULES = [
     }
 ]
 _CALLBACK_COLUMNS = [
-    ("Hook", "string", ".spec.lifecycleHookRef.name", False),
-    ("Instance", "string", ".spec.instanceId", False),
-    ("Result", "string", ".spec.lifecycleActionResult", False),
     ("Complete", "string", '.status.conditions[?(@.type=="Complete")].status', False),
     ("Reason", "string", '.status.conditions[?(@.type=="Complete")].reason', False),
-    ("Message", "string", '.status.conditions[?(@.type=="Complete")].message', True),
+    ("Hook", "string", ".spec.lifecycleHookRef.name", False),
+    ("Result", "string", ".spec.lifecycleActionResult", False),
     ("Age", "date", ".metadata.creationTimestamp", False),
+    ("Instance", "string", ".spec.instanceId", True),
 ]
 
 
@@ -167,6 +167,9 @@ def _structural(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> di
         elif key == "default":
             if value not in (None, "", []):  # those mean "unset" in the models
                 result[key] = value
+                result["description"] = (
+                    f"{schema['description']} Defaults to {value}."  # kubectl explain shows no other
+                )
         elif not (key.startswith("$") or key in _DROPPED_KEYWORDS):
-            result[key] = value
+            result.setdefault(key, value)
     return result

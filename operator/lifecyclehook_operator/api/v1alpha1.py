@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from lifecyclehook_operator.api.rules import HOOK_NAME, ID, NO_MARKUP, OBJECT_NAME, TOPIC_URN, at_most
+
 GROUP = "as.otc.t-systems.com"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -35,8 +37,6 @@ _LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 RECONCILE_AT_ANNOTATION = f"{GROUP}/reconcile-at"
 #: "true" removes the finalizer of a resource that is being deleted without calling AS; its hook may stay there.
 FORCE_RELEASE_ANNOTATION = f"{GROUP}/force-release"
-
-HOOK_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,32}$"
 
 #: The fields that a modify call can change (table 2, without the name).
 MUTABLE_FIELDS = (
@@ -90,10 +90,10 @@ class WantedModel(Model):
 class CredentialsRef(WantedModel):
     """Refers to credentials for AS: a cloud of the clouds.yaml in a Secret of the resource's namespace."""
 
-    secret_name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = (
-        Field(description="Name of the Secret in the namespace of this resource; its key clouds.yaml is read.")
+    secret_name: Annotated[str, OBJECT_NAME] = Field(
+        description="Name of the Secret in the namespace of this resource; its key clouds.yaml is read."
     )
-    cloud_name: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+    cloud_name: Annotated[str, at_most(253, at_least=1)] = Field(
         default="otc", description="Name of the cloud in clouds.yaml."
     )
 
@@ -101,10 +101,10 @@ class CredentialsRef(WantedModel):
 class LifecycleHookSpec(WantedModel):
     """The desired hook. Defaults and limits are those of the AS API."""
 
-    scaling_group_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = Field(
+    scaling_group_id: Annotated[str, ID] = Field(
         description="ID of the AS group that the hook belongs to. Cannot be changed."
     )
-    lifecycle_hook_name: Annotated[str, Field(pattern=HOOK_NAME_PATTERN)] = Field(
+    lifecycle_hook_name: Annotated[str, HOOK_NAME] = Field(
         default="",
         description="Name of the hook in its AS group: letters, digits, _ and -, at most 32 characters. Defaults to "
         "metadata.name. Cannot be changed.",
@@ -122,13 +122,11 @@ class LifecycleHookSpec(WantedModel):
     default_timeout: Annotated[int, Field(ge=60, le=86400)] = Field(
         default=3600, description="How long an instance waits for a callback, in seconds: 60 to 86400."
     )
-    notification_topic_urn: Annotated[
-        str, Field(max_length=400, pattern=r"^urn:smn:[A-Za-z0-9_-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]{1,255}$")
-    ] = Field(
+    notification_topic_urn: Annotated[str, TOPIC_URN, at_most(400)] = Field(
         description="URN of the SMN topic that is notified when an instance is suspended: "
         "urn:smn:<region>:<project ID>:<topic>."
     )
-    notification_metadata: Annotated[str, Field(max_length=256, pattern=r"^[^<>&'()]*$")] = Field(
+    notification_metadata: Annotated[str, NO_MARKUP, at_most(256)] = Field(
         default="",
         description="Text that is sent with each notification: at most 256 characters, without < > & ' ( ). "
         "No text is sent if it is unset or empty.",
