@@ -1,43 +1,77 @@
 """The command lifecyclehook-operator."""
 
 import argparse
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from pydantic_settings import CliApp
+from pydantic_settings import CliApp, CliSettingsSource
 
 from lifecyclehook_operator.api.crd import build_crds
 from lifecyclehook_operator.settings import Settings
+from lifecyclehook_operator.versions import DISTRIBUTION, describe_versions
 
-DISTRIBUTION = "lifecyclehook-operator"
+_COMMANDS = {
+    "run": "run the operator; see run --help for its options",
+    "crd": "print the CustomResourceDefinitions, or the one whose plural is given",
+    "version": "print the version, and those of Python, kopf and the Kubernetes client",
+}
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Breaks no line within a host name."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: the process's), and return its exit status."""
     parser = argparse.ArgumentParser(
         prog=DISTRIBUTION,
+        usage="%(prog)s [-h] [--version] COMMAND ...",
         description="Kubernetes operator for the lifecycle hooks of Open Telekom Cloud Auto Scaling groups.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n"
-        "  run   run the operator; see run --help for its options\n"
-        "  crd   print the CustomResourceDefinitions, or the one whose plural is named\n",
+        epilog="\n".join(["commands:", *(f"  {name:9} {text}" for name, text in _COMMANDS.items())]),
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version(DISTRIBUTION)}")
-    parser.add_argument("command", choices=("run", "crd"), metavar="run|crd", help="the command")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="the options of run, the plural for crd")
+    parser.add_argument("command", choices=tuple(_COMMANDS), metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parsed = parser.parse_args(arguments)
-    if parsed.command == "crd":
-        crds = build_crds()
-        if unknown := set(parsed.options) - set(crds):
-            parser.error(f"crd takes {' or '.join(crds)}, not {' '.join(sorted(unknown))}")
-        wanted = [crds[plural] for plural in parsed.options or crds]
-        yaml.safe_dump_all(wanted, sys.stdout, sort_keys=False, width=120, allow_unicode=True)
-        return 0
+    match parsed.command:
+        case "crd":
+            return _print_crds(parser, parsed.options)
+        case "version":
+            print(describe_versions())
+            return 0
+    return _run(parsed.options)
+
+
+def _print_crds(parser: argparse.ArgumentParser, plurals: Sequence[str]) -> int:
+    crds = build_crds()
+    if unknown := set(plurals) - set(crds):
+        parser.error(f"crd takes {' or '.join(crds)}, not {' '.join(sorted(unknown))}")
+    wanted = [crds[plural] for plural in plurals or crds]
+    yaml.safe_dump_all(wanted, sys.stdout, sort_keys=False, width=120, allow_unicode=True)
+    return 0
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{DISTRIBUTION} run",
+        usage="%(prog)s [options]",
+        description=_wrap(Settings.__doc__ or ""),
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    source = CliSettingsSource[argparse.ArgumentParser](Settings, root_parser=parser, add_argument_method=_add_option)
     try:
-        options = CliApp.run(Settings, cli_args=parsed.options)
+        options = CliApp.run(Settings, cli_args=list(arguments), cli_settings_source=source)
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             where = ".".join(map(str, problem["loc"])).replace("_", "-")
@@ -47,6 +81,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from lifecyclehook_operator import handlers, manager  # noqa: F401, PLC0415  (handlers registers itself with kopf)
 
     return manager.run(options)
+
+
+def _add_option(parser: argparse.ArgumentParser, *flags: str, **how: Any) -> argparse.Action:  # noqa: ANN401
+    """Add an option as pydantic-settings does, but with the words of a user instead of Python's types and values."""
+    name = flags[0].removeprefix("--").replace("-", "_")
+    if field := Settings.model_fields.get(name):
+        default = field.default
+        if isinstance(default, tuple):
+            default = ", ".join(default)
+        is_told = default != "" and default is not False  # else the description says what that means
+        how["help"] = f"{field.description}{f' (default: {default})' if is_told else ''}".replace("%", "%%")
+        if "{" not in how.get("metavar", "{"):  # the words to choose from stay
+            *_, what = name.split("_")
+            is_repeatable = isinstance(field.default, tuple)
+            how["metavar"] = (
+                "N" if what == name and not is_repeatable else what.upper().removesuffix("S" * is_repeatable)
+            )
+    return parser.add_argument(*flags, **how)
+
+
+def _wrap(text: str) -> str:
+    """Return a docstring with its paragraphs as wide as the terminal."""
+    width = shutil.get_terminal_size().columns - 2
+    return "\n\n".join(
+        textwrap.fill(" ".join(paragraph.split()), width, break_on_hyphens=False) for paragraph in text.split("\n\n")
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
 
 import aiohttp
@@ -29,6 +28,7 @@ from lifecyclehook_operator.kube.errors import KubernetesError
 from lifecyclehook_operator.kube.events import EventRecorder
 from lifecyclehook_operator.logs import configure_logging
 from lifecyclehook_operator.settings import Settings
+from lifecyclehook_operator.versions import describe_versions
 
 if TYPE_CHECKING:
     from lifecyclehook_operator.kube.leaderelection import LeaderElector
@@ -294,7 +294,7 @@ def run(options: Settings) -> int:
     """Run the operator until SIGTERM or SIGINT, and return its exit status; the log's last line says what ended it."""
     configure_logging(options.log_level, options.log_format)
     settings = " ".join(f"{name}={value}" for name, value in options.model_dump(mode="json").items())
-    logger.info("Starting lifecyclehook-operator %s: %s", version("lifecyclehook-operator"), settings)
+    logger.info("Starting %s: %s", describe_versions(), settings)
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
             runner.run(Manager(options).run())

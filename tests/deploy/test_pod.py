@@ -56,7 +56,7 @@ def test_the_pod_of_base_starts_works_and_ends(own_workspace: Workspace) -> None
         assert pod.probe("livenessProbe")
         assert pod.terminate() == 0
     log = pod.log.read_text()
-    assert f"Starting lifecyclehook-operator {version(OPERATOR)}: " in log.splitlines()[0]
+    assert f"Starting lifecyclehook-operator {version(OPERATOR)} (Python 3." in log.splitlines()[0]
     assert "Traceback" not in log
     own_workspace.wait_ready()
 

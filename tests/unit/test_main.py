@@ -1,5 +1,7 @@
 """The command: what it prints, where, and its exit status."""
 
+import re
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -112,6 +114,52 @@ def test_the_help_of_run_names_every_option_with_its_explanation(
     assert str(Settings.model_fields[name].description) in text
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--namespace NAMESPACE Namespace to serve; repeatable. By default, all namespaces are served. --all-namespaces",
+        "glob; repeatable. (default: *) --allowed-endpoints ENDPOINT",
+        "always allowed. (default: iam.eu-de.otc.t-systems.com, as.eu-de.otc.t-systems.com, ",
+        "--metrics-port PORT Port of the Prometheus metrics, /metrics; 0 disables them. (default: 0) --leader-elect",
+        "--log-format {text,json} ",
+        "--resync-interval-seconds SECONDS ",
+        "--concurrency N ",
+    ],
+)
+def test_the_help_of_run_has_the_words_of_a_user(
+    words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    assert end("run", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert words in text
+    assert not re.search(r"tuple|float|False|\(\)|\bint\b|\bstr\b", text)
+
+
+def test_the_help_of_run_fits_a_terminal_and_breaks_no_host_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert end("run", "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any(line.endswith("-") for line in lines)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("version",), ("crd",)])
+def test_what_only_prints_does_not_wait_for_heavy_imports(arguments: tuple[str, ...]) -> None:
+    lines = (
+        "import sys, contextlib",
+        "from lifecyclehook_operator.__main__ import main",
+        "with contextlib.suppress(SystemExit): main(sys.argv[1:])",
+        "sys.exit(' '.join({'kopf', 'kubernetes', 'aiohttp', 'httpx'} & set(sys.modules)))",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "\n"
+
+
 def test_the_help_of_run_tells_of_the_environment_and_of_the_credentials(capsys: pytest.CaptureFixture[str]) -> None:
     assert end("run", "--help") == 0
     text = capsys.readouterr().out
@@ -122,8 +170,8 @@ def test_the_help_of_run_tells_of_the_environment_and_of_the_credentials(capsys:
 def test_the_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert end("--help") == 0
     text = capsys.readouterr().out
-    assert "run " in text
-    assert "crd " in text
+    for command in ("run", "crd", "version"):
+        assert f"\n  {command} " in text
 
 
 @pytest.mark.parametrize("plural", ["lifecyclehooks", "lifecyclecallbacks"])
@@ -138,6 +186,14 @@ def test_crd_alone_prints_all_of_them(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "---\n".join(files)
 
 
-def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_what_is_at_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert end("version") == 0
+    first = f"lifecyclehook-operator {version('lifecyclehook-operator')}"
+    python = ".".join(map(str, sys.version_info[:3]))
+    rest = f"(Python {python}, kopf {version('kopf')}, kubernetes {version('kubernetes')})"
+    assert capsys.readouterr().out == f"{first} {rest}\n"
+
+
+def test_the_option_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert end("--version") == 0
     assert capsys.readouterr().out == f"lifecyclehook-operator {version('lifecyclehook-operator')}\n"
