@@ -1,11 +1,14 @@
 """Fixtures for every test."""
 
+import functools
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.controlplane import BinariesNotFoundError, ControlPlane, find_or_make_binaries
+from tests.support.gotools import find_or_make_tool
 from tests.support.harness import OperatorProcess, install, log_tail
 from tests.support.simulator import Simulator, run_simulator
 from tests.support.workspace import Workspace
@@ -39,13 +42,17 @@ def write_line(config: pytest.Config, line: str) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make the binaries before the first test: a build must not count against a test's timeout."""
-    if not session.config.option.collectonly and any(
-        "control_plane" in getattr(item, "fixturenames", ()) for item in session.items
-    ):
-        try:
-            find_or_make_binaries(lambda line: write_line(session.config, line))
-        except BinariesNotFoundError as error:
-            pytest.exit(str(error), returncode=1)
+    if session.config.option.collectonly:
+        return
+    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    say = functools.partial(write_line, session.config)
+    try:
+        if "control_plane" in used:
+            find_or_make_binaries(say)
+        for name in sorted(used & {"actionlint", "helm"}):
+            find_or_make_tool(name, say)
+    except BinariesNotFoundError as error:
+        pytest.exit(str(error), returncode=1)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -92,6 +99,16 @@ def cloud(cluster: ControlPlane) -> Iterator[Simulator]:
         yield simulator
         for log in cluster.work_dir.glob("*.log"):
             assert simulator.find_secrets(log.read_text(errors="replace")) == [], f"{log.name} holds secrets"
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    return find_or_make_tool("helm")
+
+
+@pytest.fixture(scope="session")
+def actionlint() -> Path:
+    return find_or_make_tool("actionlint")
 
 
 @pytest.fixture(scope="session")
