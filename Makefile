@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak e2e simulator controlplane generate lock lint clean
+.PHONY: help demo test bench soak e2e simulator controlplane generate dist sbom lock lint clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,11 +41,20 @@ simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its ow
 controlplane: $(VENV)/.installed  ## Build etcd, kube-apiserver and kubectl into the cache (KUBERNETES=1.31: of that version).
 	@exec $(BIN)/python -m tests.support.controlplane build
 
-generate: $(VENV)/.installed  ## Write crds/ and docs/reference.md from the code, and deploy/install.yaml from deploy/base.
+generate: $(VENV)/.installed  ## Write crds/ and docs/reference.md from the code, and install.yaml and chart of deploy/ from the rest of it.
 	@for plural in lifecyclehooks lifecyclecallbacks; do \
 	    $(BIN)/lifecyclehook-operator crd $$plural > crds/$$plural.yaml || exit 1; done
 	@$(BIN)/python -m tests.docs
 	@$(BIN)/python -m tests.deploy
+
+DIST ?= dist
+dist: $(VENV)/.installed  ## Write install.yaml and the chart of a release to dist/ (IMAGE=REGISTRY/NAME[:TAG][@DIGEST]).
+	@exec $(BIN)/python -m tests.deploy --folder="$(DIST)" --image="$(or $(IMAGE),$(error IMAGE= is missing))"
+
+sbom: $(VENV)/.installed  ## Write what requirements.txt locks to dist/sbom.cdx.json (CycloneDX).
+	@mkdir -p "$(DIST)"
+	@exec $(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.txt \
+	    --pyproject pyproject.toml --output-reproducible -o "$(DIST)/sbom.cdx.json"
 
 UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
              --no-header --no-annotate --no-emit-index-url --no-strip-extras --upgrade pyproject.toml

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tests.deploy.values import Image
 from tests.support.harness import DEPLOY
 
 INSTALL = DEPLOY / "install.yaml"
@@ -28,6 +29,14 @@ def render(kubectl: Path, folder: Path) -> list[dict[str, Any]]:
 def render_install(kubectl: Path) -> str:
     """Return what deploy/install.yaml is to be."""
     return _HEADER + render_text(kubectl, DEPLOY / "base")
+
+
+def render_release(kubectl: Path, image: Image) -> str:
+    """Return the install.yaml of a release: deploy/base with its image."""
+    text = render_text(kubectl, DEPLOY / "base")
+    (container,) = only(list(yaml.safe_load_all(text)), "Deployment")["spec"]["template"]["spec"]["containers"]
+    version = container["image"].rpartition(":")[2]
+    return text.replace(f" image: {container['image']}\n", f" image: {image.reference(version)}\n")
 
 
 def only(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:

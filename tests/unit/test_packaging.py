@@ -1,6 +1,8 @@
 """What the project says of itself, and that its locked requirements are hashed and name no place to get them from."""
 
+import json
 import re
+import subprocess
 import tomllib
 from importlib.metadata import metadata
 from pathlib import Path
@@ -11,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = ["requirements.txt", "requirements-dev.txt"]
 
-REQUIREMENT = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(\[[a-z,]+\])?==(?P<version>[A-Za-z0-9.+!]+)(?: ; [^\\]+)?")
+REQUIREMENT = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)(\[[a-z,-]+\])?==(?P<version>[A-Za-z0-9.+!]+)(?: ; [^\\]+)?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -73,3 +75,20 @@ def test_no_package_hides_the_standard_librarys_operator() -> None:
 
 def test_the_image_is_labelled_with_the_version_of_the_package() -> None:
     assert f"ARG VERSION={PROJECT['project']['version']}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_the_bill_of_materials_has_what_is_locked(tmp_path: Path) -> None:
+    # Whoever runs this has the requirements installed, and make is not to install them again.
+    command = ["make", "--old-file=.venv/.installed", "sbom", f"DIST={tmp_path}"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (made.returncode, made.stdout + made.stderr) == (0, "")
+    bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    product = bill["metadata"]["component"]
+    assert (product["name"], product["version"]) == (PROJECT["project"]["name"], PROJECT["project"]["version"])
+    locked = read_lock("requirements.txt")
+    assert {part["name"]: part["version"] for part in bill["components"]} == {
+        name: version for name, (version, _) in locked.items()
+    }
+    hashes = {each["content"] for part in bill["components"] for each in part["externalReferences"][0]["hashes"]}
+    assert hashes == {each.removeprefix("--hash=sha256:") for _, found in locked.values() for each in found}
