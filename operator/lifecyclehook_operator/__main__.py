@@ -90,8 +90,8 @@ def _add_option(parser: argparse.ArgumentParser, *flags: str, **how: Any) -> arg
         default = field.default
         if isinstance(default, tuple):
             default = ", ".join(default)
-        is_told = default != "" and default is not False  # else the description says what that means
-        how["help"] = f"{field.description}{f' (default: {default})' if is_told else ''}".replace("%", "%%")
+        is_shown = default != "" and default is not False  # else the description says what that means
+        how["help"] = f"{field.description}{f' (default: {default})' if is_shown else ''}".replace("%", "%%")
         if "{" not in how.get("metavar", "{"):  # the words to choose from stay
             *_, what = name.split("_")
             is_repeatable = isinstance(field.default, tuple)

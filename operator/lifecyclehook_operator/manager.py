@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _START_RETRY_SECONDS = 3
 #: How often to make good what failed, and to look for what no watch has shown, at the longest.
-_TIDY_SECONDS = 30
+_CLEANUP_SECONDS = 30
 _CHECK_SECONDS = 60
 #: For how long Events that wait are published after the last reconcile.
 _EVENTS_GRACE_SECONDS = 3
@@ -97,7 +97,7 @@ class Manager:
         controller = Controller(
             kubernetes,
             options.namespace,
-            tidy_seconds=min(_TIDY_SECONDS, options.slow_retry_min_seconds),
+            cleanup_seconds=min(_CLEANUP_SECONDS, options.slow_retry_min_seconds),
             check_seconds=min(_CHECK_SECONDS, options.resync_interval_seconds),
         )
         timing = _timing(options)

@@ -345,7 +345,7 @@ class _Process:
         self._world = world
         self._number = world.network.process
         client: Any = ApiClient(world.server, world.network, self._number)
-        self._controller = Controller(client, (), tidy_seconds=TIDY_SECONDS, check_seconds=60)
+        self._controller = Controller(client, (), cleanup_seconds=TIDY_SECONDS, check_seconds=60)
         access: Any = _Access(world, self._number)
         events = EventRecorder(client)  # never started: nothing depends on Events
         self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims, events)

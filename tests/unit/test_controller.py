@@ -86,7 +86,7 @@ def reconciler() -> Reconciler:
 @pytest.fixture
 async def controller(reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
     kubernetes: Any = ApiServer()
-    running = Controller(kubernetes, (), tidy_seconds=1e9, check_seconds=1e9)
+    running = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
     stand_in: Any = reconciler
     await running.begin(stand_in)
     yield running
@@ -261,7 +261,7 @@ def server() -> ApiServer:
 async def checking(server: ApiServer, reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
     """A controller that looks every minute for what no watch shows."""
     kubernetes: Any = server
-    running = Controller(kubernetes, (), tidy_seconds=30, check_seconds=60)
+    running = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
     stand_in: Any = reconciler
     await running.begin(stand_in)
     yield running
@@ -280,7 +280,7 @@ async def test_what_was_gone_before_the_watch_began_claims_nothing_for_long(
 ) -> None:
     server = ApiServer(make(1, "gone"))
     kubernetes: Any = server
-    controller = Controller(kubernetes, (), tidy_seconds=30, check_seconds=1e9)
+    controller = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=1e9)
     stand_in: Any = reconciler
     await controller.begin(stand_in)
     await settle()
@@ -316,7 +316,7 @@ async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
     clock: Clock,  # noqa: F811
 ) -> None:
     kubernetes: Any = ApiServer(make(1))
-    controller = Controller(kubernetes, (), tidy_seconds=30, check_seconds=60)
+    controller = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
     stand_in: Any = reconciler
     await controller.begin(stand_in)
     await let_pass(clock, 40)
@@ -333,7 +333,7 @@ async def test_what_was_listed_at_the_start_tells_whose_the_hook_is_though_it_ha
     begin = reconciler.begin
     reconciler.begin = lambda obj: begun.append(obj.resource_version) or begin(obj)  # type: ignore[func-returns-value,method-assign]
     kubernetes: Any = ApiServer(make(1, finalizers=[FINALIZER]))
-    controller = Controller(kubernetes, (), tidy_seconds=1e9, check_seconds=1e9)
+    controller = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
     stand_in: Any = reconciler
     await controller.begin(stand_in)
     await controller.on_hook(make(2, generation=2), None)

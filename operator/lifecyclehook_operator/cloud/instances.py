@@ -47,7 +47,7 @@ class Suspension(BaseModel):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the instance has been let go, or abandoned. A status that is not known says neither."""
+        """Whether a callback or the timeout has ended the suspension. An unknown status does not say so."""
         return self.lifecycle_hook_status in ("CONTINUE", "ABANDON")
 
 

@@ -22,7 +22,7 @@ from lifecyclehook_operator.metrics import RECONCILES
 
 
 class Observer(Protocol):
-    """Who is told of every object that a watch shows."""
+    """Is notified of every object that a watch shows."""
 
     def update(self, obj: LifecycleHook) -> None:
         """Take the newest version of an object."""
@@ -57,20 +57,20 @@ class Controller:
     """The objects, the queue of those to reconcile, and the Secrets that they need."""
 
     def __init__(
-        self, kubernetes: KubeClient, namespaces: Sequence[str], *, tidy_seconds: float, check_seconds: float
+        self, kubernetes: KubeClient, namespaces: Sequence[str], *, cleanup_seconds: float, check_seconds: float
     ) -> None:
         """
         Args:
             kubernetes: reads what no watch shows.
             namespaces: the namespaces to serve; none means all.
-            tidy_seconds: interval of retrying failed clean-ups, and of garbage collection after a gap in a watch.
+            cleanup_seconds: interval of retrying failed clean-ups, and of garbage collection after a gap in a watch.
             check_seconds: interval of comparing what is known with what there is, without a known gap.
         """
         self.cache = Cache()
         self.secrets = SecretStore(kubernetes)
         self._kubernetes = kubernetes
         self._namespaces = namespaces or ("",)
-        self._tidy_seconds = tidy_seconds
+        self._cleanup_seconds = cleanup_seconds
         self._check_seconds = check_seconds
         self._checked_at = now()
         self._states: dict[str, ObjectState] = {}
@@ -100,7 +100,7 @@ class Controller:
                 if not obj.is_finalized:
                     self.cache.update(obj, is_shown=False)
         self._reconciler = reconciler
-        rounds: list[Callable[[], Awaitable[None]]] = [self._tidy]
+        rounds: list[Callable[[], Awaitable[None]]] = [self._collect_garbage]
         rounds += [partial(self._watch_for_missing_secrets, namespace) for namespace in self._namespaces]
         self._tasks = [asyncio.create_task(self._repeat(round_)) for round_ in rounds]
 
@@ -278,9 +278,9 @@ class Controller:
                 logger.exception("Background task failed")
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _tidy(self) -> None:
+    async def _collect_garbage(self) -> None:
         """Retry failed clean-ups, and find what a gap in a watch has hidden."""
-        await asyncio.sleep(self._tidy_seconds)
+        await asyncio.sleep(self._cleanup_seconds)
         await self._release_unused_secrets()
         if self._is_relisted or now() - self._checked_at > self._check_seconds:
             await self._check()

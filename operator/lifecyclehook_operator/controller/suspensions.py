@@ -83,11 +83,11 @@ class SuspensionWatch:
             resolver: finds the client of a hook.
             cache: the hooks.
             timing: how long to wait after a failure.
-            events: publishes what users are told of.
+            events: publishes Events.
             interval_seconds: how often to look at a group in which nothing is suspended.
             was_released: returns whether a LifecycleCallback has released an instance, by namespace and name of its
                 hook and its own ID.
-            on_idle: is told of a group in which nothing is suspended any more.
+            on_idle: is called with a group in which nothing is suspended any more.
         """
         self._kubernetes = kubernetes
         self._resolver = resolver
