@@ -1,21 +1,28 @@
 ARG PYTHON=python:3.13-slim
 
+# The wheel is the same for every platform: it is built on the one that builds.
+FROM --platform=$BUILDPLATFORM ${PYTHON} AS wheel
+WORKDIR /src
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# The build backend is locked too, among what development needs.
+COPY requirements-dev.txt ./
+RUN pip install --require-hashes --no-deps -r requirements-dev.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
+
 FROM ${PYTHON} AS build
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/lifecyclehook-operator
 # The requirements first: their layer stays while only the code changes.
-# The build backend is locked too, among what development needs.
-COPY requirements.txt requirements-dev.txt ./
-RUN pip --python /opt/lifecyclehook-operator install --require-hashes --no-deps -r requirements.txt \
-    && pip install --require-hashes --no-deps -r requirements-dev.txt
-COPY pyproject.toml README.md LICENSE ./
-COPY operator operator
-RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
-    && pip --python /opt/lifecyclehook-operator install --no-deps /dist/*.whl
+COPY requirements.txt ./
+RUN pip --python /opt/lifecyclehook-operator install --require-hashes --no-deps -r requirements.txt
+COPY --from=wheel /dist /dist
 # A layer may round the time of a file, and bytecode that goes by that time would be stale: on a read-only root, all of
 # it would be compiled at each start.
-RUN python -m compileall -q -f --invalidation-mode unchecked-hash /opt/lifecyclehook-operator/lib
+RUN pip --python /opt/lifecyclehook-operator install --no-deps /dist/*.whl \
+    && python -m compileall -q -f --invalidation-mode unchecked-hash /opt/lifecyclehook-operator/lib
 
 FROM ${PYTHON}
 ARG VERSION=0.1.0

@@ -19,13 +19,14 @@ test: $(VENV)/.installed lint  ## Run every check and every test (KUBERNETES=1.3
 coverage: $(VENV)/.installed  ## Run every test and show what of the operator they reach; takes twice as long.
 	@exec $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-lint: $(VENV)/.installed  ## Check style, types, layers and Dockerfile.
-	@echo "==> ruff, mypy, import-linter, hadolint"
+lint: $(VENV)/.installed  ## Check style, types, layers, Dockerfile and workflows.
+	@echo "==> ruff, mypy, import-linter, hadolint, zizmor"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/zizmor --offline --quiet .github
 
 bench: $(VENV)/.installed  ## Measure speed and cost beside a bare client (N=1000,3000 AS_LATENCY_MS=50 PLOT=file.svg).
 	@exec $(BIN)/python -m tests.bench $(if $(N),--resources="$(N)") \
