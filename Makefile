@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage bench soak e2e simulator controlplane generate dist sbom lock lint clean
+.PHONY: help demo test coverage bench soak e2e simulator controlplane generate dist sbom recording lock lint clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ sbom: $(VENV)/.installed  ## Write what requirements.txt locks to dist/sbom.cdx.
 	@mkdir -p "$(DIST)"
 	@exec $(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.txt \
 	    --pyproject pyproject.toml --output-reproducible -o "$(DIST)/sbom.cdx.json"
+
+recording: $(VENV)/.installed  ## Record docs/demo.svg anew (needs the network).
+	@$(BIN)/python -m pip install -q --disable-pip-version-check termtosvg-ng
+	@$(BIN)/python -m tests.docs.recording docs/demo.svg
 
 UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
              --no-header --no-annotate --no-emit-index-url --no-strip-extras --upgrade pyproject.toml

@@ -47,7 +47,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     say = functools.partial(write_line, session.config)
     try:
-        if "control_plane" in used:
+        if used & {"control_plane", "scene"}:
             find_or_make_binaries(say)
         for name in sorted(used & {"actionlint", "helm"}):
             find_or_make_tool(name, say)

@@ -8,7 +8,7 @@ from tests.support.harness import OperatorProcess, eventually
 from tests.support.workspace import Workspace, ready
 
 NOTE = "is being deleted, but stays until no LifecycleHook needs it"
-#: As deploy/README.md has it.
+#: As docs/troubleshooting.md has it.
 TAKE_OFF = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
 
 pytestmark = pytest.mark.usefixtures("operator")

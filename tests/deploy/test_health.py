@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lifecyclehook_operator.cloud.errors import Reason
 from tests.deploy.situations import SITUATIONS, Body
 from tests.support.controlplane import ControlPlane
-from tests.support.harness import DEPLOY, OperatorProcess
+from tests.support.harness import DEPLOY, DOCS, OperatorProcess
 from tests.support.simulator import Simulator
 from tests.support.workspace import Workspace, ready
 
@@ -225,8 +225,8 @@ def test_15_minutes_are_the_same_in_any_time_zone(seconds: int, ago: int, zone: 
     assert find_health(failed(timedelta(seconds=ago), now=now), now, zone)[0] == expected
 
 
-def test_the_table_of_the_readme_has_the_health_of_each_reason() -> None:
-    section = (DEPLOY / "README.md").read_text().split("## Argo CD", 1)[1]
+def test_the_documented_table_has_the_health_of_each_reason() -> None:
+    section = (DOCS / "user-guide.md").read_text().split("\n## GitOps with Argo CD", 1)[1]
     documented = {
         reason: health
         for reasons, health in re.findall(r"^\| False \| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE)

@@ -12,7 +12,7 @@ import yaml
 from lifecyclehook_operator.settings import Settings
 from tests.deploy.rendering import INSTALL, make_overlay, only, render, render_install
 from tests.support.controlplane import ControlPlane
-from tests.support.harness import CRD, DEPLOY, OPERATOR
+from tests.support.harness import CRD, DEPLOY, DOCS, OPERATOR
 
 BASE = DEPLOY / "base"
 SINGLE_NAMESPACE = DEPLOY / "overlays" / "single-namespace"
@@ -103,10 +103,10 @@ def test_several_replicas_elect_a_leader_and_a_single_one_is_never_two(cluster: 
     assert (single["replicas"], single["strategy"]["type"]) == (1, "Recreate")
 
 
-def test_the_overlay_of_the_readme_puts_the_component_into_a_single_namespace(
+def test_the_documented_overlay_puts_the_component_into_a_single_namespace(
     cluster: ControlPlane, tmp_path: Path
 ) -> None:
-    (text,) = re.findall(r"^```yaml\n([^`]*components:[^`]*)```$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    (text,) = re.findall(r"^```yaml\n([^`]*components:[^`]*)```$", (DOCS / "operations.md").read_text(), re.MULTILINE)
     overlay = yaml.safe_load(text)
     folders = {key: [DEPLOY.parent / path for path in overlay[key]] for key in ("resources", "components")}
     objects = render(cluster.kubectl_path, make_overlay(tmp_path, overlay["namespace"], **folders))
@@ -130,7 +130,7 @@ def test_authorities_of_ones_own_are_where_the_operator_looks_for_them(
     assert (mount["name"], Path(mount["mountPath"])) == (volume["name"], path.parent)
     assert volume["configMap"]["name"] == "otc-ca"
     assert (
-        f"kubectl create configmap otc-ca -n {OPERATOR} --from-file={path.name}" in (DEPLOY / "README.md").read_text()
+        f"kubectl create configmap otc-ca -n {OPERATOR} --from-file={path.name}" in (DOCS / "operations.md").read_text()
     )
     unchanged = only(render(cluster.kubectl_path, folder), "Deployment")["spec"]["template"]["spec"]["containers"][0]
     assert {**container, "env": None, "volumeMounts": None} == {**unchanged, "env": None, "volumeMounts": None}

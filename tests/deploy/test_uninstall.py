@@ -1,4 +1,4 @@
-"""The operator goes, in the order that deploy/README.md gives, and nothing of it stays stuck."""
+"""The operator goes, in the order that docs/operations.md gives, and nothing of it stays stuck."""
 
 import re
 import shlex
@@ -6,11 +6,11 @@ import subprocess
 from typing import Any
 
 from tests.support.controlplane import ControlPlane
-from tests.support.harness import CRD, DEPLOY, OPERATOR, OperatorProcess, eventually
+from tests.support.harness import CRD, DEPLOY, DOCS, OPERATOR, OperatorProcess, eventually
 from tests.support.simulator import Simulator
 from tests.support.workspace import Workspace, ready
 
-SECTION = (DEPLOY / "README.md").read_text().split("## Uninstall", 1)[1]
+SECTION = (DOCS / "operations.md").read_text().split("## Uninstall", 1)[1].split("\n### ", 1)[0]
 DELETE_HOOKS, FIND_SECRETS, DELETE_OPERATOR, FORCE_RELEASE, DROP_FINALIZER = (
     shlex.split(command)[1:] for command in re.findall(r"^\$ (kubectl .*)$", SECTION, re.MULTILINE)
 )
@@ -26,7 +26,7 @@ class Guest(Workspace):
 def run(
     cluster: ControlPlane, command: list[str], *flags: str, check: bool = True, **replaced: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the README."""
+    """Run a command of the page."""
     words = {"deploy/base": str(DEPLOY / "base"), **replaced}
     return cluster.kubectl(*[words.get(word, word) for word in command], *flags, check=check)
 
@@ -47,7 +47,7 @@ def finish_uninstalling(cluster: ControlPlane) -> None:
     assert left.stdout == ""
 
 
-def test_the_order_of_the_readme_leaves_nothing_behind(
+def test_the_documented_order_leaves_nothing_behind(
     own_cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]
 ) -> None:
     with Guest(own_cluster, cloud) as one, Guest(own_cluster, cloud) as other:

@@ -88,9 +88,10 @@ def _fields(schema: Mapping[str, Any], path: str) -> Iterator[Sequence[str]]:
         if field["type"] == "array":
             inner, where = field["items"], f"{where}[]"
         default = f"`{field['default']}`" if "default" in field else "required" if name in required else ""
+        meaning = field.get("description", "").removesuffix(f" Defaults to {field.get('default')}.")
         if path.startswith("status"):
             default = ""
-        yield f"`{where}`", _type(field), default, field.get("description", "")
+        yield f"`{where}`", _type(field), default, meaning
         if "properties" in inner:
             yield from _fields(inner, where)
 
@@ -223,7 +224,7 @@ def metric_table() -> str:
     # There is no public way to the names of the labels.
     families: list[tuple[Metric, Any]] = [
         *((next(iter(each.describe())), each._labelnames) for each in own),  # noqa: SLF001
-        *((each, each._labelnames) for each in counted),  # type: ignore[attr-defined]  # noqa: SLF001
+        *((each, each._labelnames) for each in counted),  # noqa: SLF001
     ]
     return table(
         ("metric", "type", "labels", "meaning"),

@@ -1,4 +1,4 @@
-"""What a cluster admin does with the product, step by step, and what deploy/README.md promises of each."""
+"""What a cluster admin does with the product, step by step, and what docs/operations.md promises of each."""
 
 import itertools
 import json
@@ -21,9 +21,9 @@ from .report import Report, Step
 from .stage import GROUP_ID, LABEL, ONE, RESYNC_SECONDS, TOPIC_URN, WAIT_SECONDS, WEB, Stage
 
 SAMPLES = DEPLOY / "samples"
-#: deploy/README.md: how soon another replica takes over when the leader shuts down cleanly, and when it crashes.
+#: docs/operations.md: how soon another replica takes over when the leader shuts down cleanly, and when it crashes.
 HANDOVER_SECONDS, TAKEOVER_SECONDS = 5, 20
-#: README.md says "at once", in contrast to the slow retry, which comes after 30 s.
+#: docs/user-guide.md says "at once", in contrast to the slow retry, which comes after 30 s.
 AT_ONCE_SECONDS = 10
 #: On a Secret that hooks need.
 IN_USE = "as.otc.t-systems.com/in-use"

@@ -173,7 +173,7 @@ class _World(Judge):
             self.cloud.hooks[key].is_changed = True
             body = self.server.find(self.cloud.hooks[key].maker or "")
             if body is not None and "lifecycleHook" not in body.get("status", {}):
-                self._unprovable.add(body["metadata"]["uid"])  # a limit that the README names
+                self._unprovable.add(body["metadata"]["uid"])  # a limit that docs/how-it-works.md names
         self._note_unprovable()
 
     def delete_hook(self, group: int, hook: str, timeout: int) -> None:

@@ -224,7 +224,7 @@ class _Users:
         self._world.workspaces[1].put_secret(secret, content)
 
     def recreate_secret(self, secret: str, *, is_revoked_first: bool) -> None:
-        """Let a Secret go that hooks need, as deploy/README.md says, and create it again."""
+        """Let a Secret go that hooks need, as docs/troubleshooting.md says, and create it again."""
         workspace = self._world.workspaces[1]
         if workspace.secret(secret) is not None:
             workspace.core.delete_namespaced_secret(secret, workspace.namespace)

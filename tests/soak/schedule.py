@@ -137,7 +137,7 @@ def _of_hook(draw: Draw) -> Details:
 
 
 def _change_hook(draw: Draw) -> Details:
-    # One that is changed before the status names it is not known any more, as the README says: strict ones never are.
+    # One that is changed before the status names it is unknown from then on (docs/how-it-works.md): not strict ones.
     hook = draw.choice((*LOOSE_NAMES, "shared"))
     return {"group": draw.choice(GROUPS), "hook": hook, "timeout": draw.choice((60, 120, 3600, 7200))}
 

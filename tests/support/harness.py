@@ -20,6 +20,7 @@ from tests.support.simulator import LoggedRequest
 OPERATOR = "lifecyclehook-operator"
 CRD = "lifecyclehooks.as.otc.t-systems.com"
 DEPLOY = Path(__file__).parents[2] / "deploy"
+DOCS = DEPLOY.parent / "docs"
 #: Table 3 of the API page, as the resource names them.
 RESPONSE_FIELDS = {
     "lifecycleHookName",

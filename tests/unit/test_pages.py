@@ -1,0 +1,90 @@
+"""What the pages say of files, links, alerts and rights is there; tests/docs runs their commands."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from lifecyclehook_operator.cloud.errors import _RIGHTS
+from tests.docs.pages import PAGES, REPOSITORY, Block, find_anchors, find_blocks, find_links, matches
+from tests.docs.recording import SCRIPT
+
+DOCS = REPOSITORY / "docs"
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in find_links(page):
+        parts = urlsplit(link)
+        if parts.scheme:
+            continue
+        target = (page.parent / parts.path).resolve() if parts.path else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert target.is_relative_to(REPOSITORY)
+        if parts.fragment:
+            assert parts.fragment in find_anchors(target), f"{link}: there is no such heading"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, new = set(), {REPOSITORY / "README.md"}
+    while new:
+        page = new.pop()
+        reached.add(page)
+        linked = {(page.parent / urlsplit(link).path).resolve() for link in find_links(page)}
+        new |= {each for each in linked if each.suffix == ".md"} - reached
+    assert set(PAGES) <= reached | {REPOSITORY / "CONTRIBUTING.md"}  # GitHub shows that one
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) < 150
+
+
+def test_the_policy_has_the_rights_that_the_calls_need() -> None:
+    (block,) = find_blocks("json")
+    (statement,) = json.loads(block.text)["Statement"]
+    assert statement["Effect"] == "Allow"
+    assert sorted(statement["Action"]) == sorted(_RIGHTS.values())
+
+
+def test_every_alert_has_a_section_and_no_other() -> None:
+    rules = yaml.safe_load((REPOSITORY / "deploy" / "components" / "metrics" / "alerts.yaml").read_text())
+    alerts = [rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    section = (DOCS / "operations.md").read_text().split("\n## Alerts\n", 1)[1].split("\n## ", 1)[0]
+    assert [line.removeprefix("### ") for line in section.splitlines() if line.startswith("### ")] == alerts
+
+
+@pytest.mark.parametrize("block", find_blocks("yaml"), ids=str)
+def test_yaml_is_yaml(block: Block) -> None:
+    assert all(isinstance(each, dict) for each in yaml.safe_load_all(block.text))
+
+
+def test_the_recording_is_small_and_shows_what_is_recorded_now() -> None:
+    recorded = (DOCS / "demo.svg").read_text()
+    assert len(recorded) < 300_000
+    for line in SCRIPT:
+        shown = line[:60].replace("&", "&amp;").replace("<", "&lt;")
+        assert shown in recorded, "run `make recording`"
+
+
+@pytest.mark.parametrize(
+    ("shown", "output", "expected"),
+    [
+        (("NAME   AGE", "one    1s"), "NAME AGE\none 42s\n", True),
+        (("NAME   AGE", "one    1s"), "NAME AGE\ntwo 42s\n", False),
+        (("a", "...", "d"), "a\nb\nc\nd\n", True),
+        (("a", "...", "d"), "a\nb\nc\n", False),
+        (("a",), "a\nb\n", False),
+        (("* a", "* b", "c"), "* b\n* a\nc\n", True),
+        (("a", "b"), "b\na\n", False),
+    ],
+)
+def test_an_output_is_compared_but_for_what_is_other_each_time(
+    shown: tuple[str, ...], output: str, expected: bool
+) -> None:
+    assert matches(shown, output) == expected
