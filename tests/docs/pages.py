@@ -77,6 +77,12 @@ def find_links(page: Path) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", text)
 
 
+def find_inline_code(page: Path) -> set[str]:
+    """Return what a page has in single backticks, on one line each."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return {" ".join(found.split()) for found in re.findall(r"`([^`]+)`", text)}
+
+
 def find_anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub gives to a page's headings."""
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)

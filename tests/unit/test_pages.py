@@ -1,6 +1,7 @@
 """What the pages say of files, links, alerts and rights is there; tests/docs runs their commands."""
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,10 +9,31 @@ import pytest
 import yaml
 
 from lifecyclehook_operator.cloud.errors import _RIGHTS
-from tests.docs.pages import PAGES, REPOSITORY, Block, find_anchors, find_blocks, find_links, matches
+from lifecyclehook_operator.settings import Settings
+from tests.docs.pages import (
+    PAGES,
+    REPOSITORY,
+    Block,
+    find_anchors,
+    find_blocks,
+    find_inline_code,
+    find_links,
+    matches,
+)
 from tests.docs.recording import SCRIPT
+from tests.docs.reference import PARTS
 
 DOCS = REPOSITORY / "docs"
+#: Options of kubectl, kopf and argocd, and of our command beside `run`.
+OPTIONS_OF_OTHERS = {
+    "--create-namespace",
+    "--liveness",
+    "--log-format",
+    "--timeout",
+    "--verbose",
+    "--version",
+    "--wait",
+}
 
 
 def name_of(page: Path) -> str:
@@ -29,6 +51,23 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.is_relative_to(REPOSITORY)
         if parts.fragment:
             assert parts.fragment in find_anchors(target), f"{link}: there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_is_named_in_passing_is_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    options = {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+    reference = PARTS["metrics"]() + PARTS["keys"]()
+    for code in find_inline_code(page):
+        word, *rest = code.split()
+        if word == "make" and rest:
+            assert rest[0] in targets, code
+        elif re.match(r"(crds|deploy|docs|operator|tests)/", word) and "*" not in word:
+            assert (REPOSITORY / word).exists(), code
+        elif match := re.match(r"--[a-z-]+", word):
+            assert match[0] in options | OPTIONS_OF_OTHERS, code
+        elif match := re.match(r"(lifecyclehook_[a-z_]+|as\.otc\.t-systems\.com/[a-z-]+)(?=$|[{=:])", word):
+            assert f"`{match[0]}`" in reference, code
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
