@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from lifecyclehook_operator import metrics
+from lifecyclehook_operator.__main__ import _COMMANDS
 from lifecyclehook_operator.api import v1alpha1
 from lifecyclehook_operator.api.crd import build_crds
 from lifecyclehook_operator.cloud import errors
@@ -19,6 +20,7 @@ from lifecyclehook_operator.cloud.errors import AS_CODES, HTTP_STATUSES, CallErr
 from lifecyclehook_operator.controller import callbackplan
 from lifecyclehook_operator.controller.callbackplan import CallbackReason
 from lifecyclehook_operator.settings import ENV_PREFIX, Settings
+from lifecyclehook_operator.versions import DISTRIBUTION
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = REPOSITORY / "docs" / "reference.md"
@@ -194,6 +196,11 @@ def _events() -> list[tuple[str, str]]:
 # --- the rest -----------------------------------------------------------------------------------------------------
 
 
+def commands() -> str:
+    """Return the table of the commands."""
+    return table(("command", "what it does"), ((f"`{DISTRIBUTION} {name}`", text) for name, text in _COMMANDS.items()))
+
+
 def options() -> str:
     """Return the table of the options of `lifecyclehook-operator run`."""
     return table(("option", "default", "description"), map(_option, Settings.model_fields))
@@ -260,6 +267,7 @@ PARTS = {
     "reasons": reasons,
     "callback-reasons": callback_reasons,
     "events": events,
+    "commands": commands,
     "options": options,
     "environment": environment,
     "metrics": metric_table,
