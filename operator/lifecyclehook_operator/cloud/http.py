@@ -1,8 +1,7 @@
 """HTTP to IAM and AS: deadlines, bounds on what is read, and connections, in one place.
 
-Responses are not trusted. The body is bounded here. The head is bounded by httpcore, which gives up when h11 has
-buffered 100 KiB without a complete event. Informational responses (1xx) are not kept: they only take time, until the
-deadline.
+Responses are not trusted. The body is bounded here, the head by the transport. Informational responses (1xx) are not
+kept: they only take time, until the deadline.
 """
 
 import asyncio
@@ -13,10 +12,12 @@ from contextlib import contextmanager
 from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
+from urllib.request import getproxies
 
 import httpx
 
 from lifecyclehook_operator.cloud.errors import UnreadableError, transport_errors
+from lifecyclehook_operator.cloud.transport import AiohttpTransport
 
 #: The longest body that is read unless the caller knows better: a token with the catalog of all services has 100 KB.
 _LIMIT_BYTES = 1024 * 1024
@@ -104,20 +105,31 @@ class HttpClient:
                 self._timer = asyncio.get_running_loop().call_later(delay, self._disconnect)
 
     def _build(self) -> httpx.AsyncClient:
-        # At debug level httpcore logs the headers of responses, and IAM's is the token.
-        logging.getLogger("httpcore").setLevel(logging.WARNING)
         # To connect, TLS included, takes less than the deadline, and so what the deadline ends may have been sent.
         connect_seconds = self.timeout_seconds / 3
+        context = _trust(self._ca_certificates)
+        if _has_proxy():
+            # At debug level httpcore logs the headers of responses, and IAM's is the token.
+            logging.getLogger("httpcore").setLevel(logging.WARNING)
+            transport = None
+        else:
+            transport = AiohttpTransport(
+                context=context,
+                max_connections=self._max_connections,
+                keepalive_seconds=_KEEPALIVE_SECONDS,
+                connect_seconds=connect_seconds,
+            )
         return httpx.AsyncClient(
             headers={"Accept-Encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=httpx.Timeout(self.timeout_seconds, connect=connect_seconds),
-            verify=_trust(self._ca_certificates),
+            verify=context,
             limits=httpx.Limits(
                 max_connections=self._max_connections,
                 max_keepalive_connections=self._max_connections,
                 keepalive_expiry=_KEEPALIVE_SECONDS,
             ),
+            transport=transport,
             event_hooks={"response": [_bound]},
         )
 
@@ -142,6 +154,13 @@ def paused_deadline(request: httpx.Request) -> Iterator[None]:
         yield
     finally:
         deadline.reschedule(loop.time() + left)
+
+
+def _has_proxy() -> bool:
+    """Return whether the environment names a proxy, as httpx reads it: only its own transport knows them all."""
+    named = getproxies()
+    excepted = [host.strip() for host in named.get("no", "").split(",")]
+    return "*" not in excepted and any(named.get(scheme) for scheme in ("http", "https", "all"))
 
 
 def _detach(response: httpx.Response) -> httpx.Response:
@@ -195,4 +214,5 @@ def _trust(ca_certificates: str) -> ssl.SSLContext:
     context = httpx.create_ssl_context()
     if ca_certificates:
         context.load_verify_locations(cadata=ca_certificates)
+    context.set_alpn_protocols(["http/1.1"])
     return context
