@@ -16,6 +16,7 @@ class Fault(BaseModel):
 
     At its stage (before or after the request is processed) a fault waits for `delay_seconds`, then, with `hold`, until
     it is released. Then it drops the connection or gives an answer of its own, if told to; else the request goes on.
+    An answer of success does not stand in for a refusal by the service.
     A fault with no effect lets a request pass: put one first to spare the first matching requests.
     """
 

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from email.utils import format_datetime
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -80,7 +81,10 @@ class Server:
                 await asyncio.sleep(self.cloud.settings.latency_seconds)
             answer = self._process(request, operation, call)
             entry.processed = operation is not None
-            response = await self._suffer(armed, "after", entry) or _to_response(answer)
+            response = await self._suffer(armed, "after", entry)
+            # What the service has refused is never said to have succeeded: no client could tell.
+            if response is None or (response.status < HTTPStatus.BAD_REQUEST <= answer.status):
+                response = _to_response(answer)
         entry.code = _find_code(response)
         response.headers.setdefault("X-Request-Id", entry.request_id)
         response.headers["Date"] = format_datetime(self.cloud.now(), usegmt=True)

@@ -35,6 +35,15 @@ def test_any_status_can_be_answered_before_or_after_the_work(
     assert caller.delete().status_code == (204 if created else 404)
 
 
+def test_what_is_refused_is_not_said_to_have_succeeded(caller: Caller) -> None:
+    caller.create()
+    caller.simulator.set_busy(caller.group)
+    caller.simulator.fault("delete", status=200, text="{", stage="after")
+    response = caller.delete()
+    assert error_of(response) == (400, "AS.2020")
+    assert names(caller) == ["test-hook1"]
+
+
 @pytest.mark.parametrize(
     ("fault", "content_type", "content"),
     [
