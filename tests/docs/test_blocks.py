@@ -30,7 +30,14 @@ COMMANDS = find_commands()
 #: Commands of programs that are not here. Each was read with the program's documentation at hand.
 ELSEWHERE = {
     "argocd app wait NAME --health --timeout 600",
+    (
+        "cosign verify ghcr.io/OWNER/lifecyclehook-operator:0.1.0 --certificate-identity "
+        "https://github.com/OWNER/REPO/.github/workflows/release.yaml@refs/tags/v0.1.0 --certificate-oidc-issuer "
+        "https://token.actions.githubusercontent.com"
+    ),
     "docker push REGISTRY/lifecyclehook-operator:0.1.0",
+    "git push origin v0.1.0",
+    "git tag v0.1.0",
     "terraform state list",
     "terraform state rm opentelekomcloud_as_lifecycle_hook_v1.drain",
 }
