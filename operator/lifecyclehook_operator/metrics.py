@@ -31,7 +31,7 @@ TOKEN_REQUESTS = Counter(
 )
 RECONCILES = Counter(
     "lifecyclehook_reconcile",
-    "Reconciliations, by result: success, drifted, released, cloud_error, kubernetes_error or internal_error.",
+    "Reconciliations, by result: success, drifted, paused, released, cloud_error, kubernetes_error or internal_error.",
     ["result"],
 )
 RECONCILE_DURATION = Histogram(

@@ -19,6 +19,7 @@ FIXTURES = Path(__file__).with_name("fixtures")
 #: Where the hooks of the fixtures live.
 PROJECT = "eu-de_web=b53e5554fad0494d96206fb84296510b"
 RECONCILE_AT = "as.otc.t-systems.com/reconcile-at"
+PAUSED = "as.otc.t-systems.com/paused"
 
 Body = dict[str, Any]
 Situation = Callable[[Workspace], Body]
@@ -115,6 +116,18 @@ def drifted(workspace: Workspace) -> Body:
     return workspace.wait_reason("Drifted")
 
 
+def paused(workspace: Workspace) -> Body:
+    ready_(workspace)
+    workspace.patch("hook", {"metadata": {"annotations": {PAUSED: "true"}}})
+    return workspace.wait_reason("Paused")
+
+
+def paused_while_deleting(workspace: Workspace) -> Body:
+    paused(workspace)
+    workspace.delete()
+    return workspace.wait("it says so", lambda body: "Being deleted" in ready(body)["message"])
+
+
 def _reconcile_now(workspace: Workspace) -> None:
     workspace.patch("hook", {"metadata": {"annotations": {RECONCILE_AT: "now"}}})
 
@@ -134,6 +147,8 @@ SITUATIONS: dict[str, tuple[Situation, str]] = {
     "group-busy": (group_busy, "Progressing"),
     "group-busy-while-deleting": (group_busy_while_deleting, "Progressing"),
     "drifted": (drifted, "Suspended"),
+    "paused": (paused, "Suspended"),
+    "paused-while-deleting": (paused_while_deleting, "Progressing"),
 }
 
 

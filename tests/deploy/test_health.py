@@ -229,7 +229,7 @@ def test_the_documented_table_has_the_health_of_each_reason() -> None:
     section = (DOCS / "user-guide.md").read_text().split("\n## GitOps with Argo CD", 1)[1]
     documented = {
         reason: health
-        for reasons, health in re.findall(r"^\| False \| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE)
+        for reasons, health in re.findall(r"^\| (?:False|Unknown) \| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE)
         for reason in re.findall(r"`(\w+)`", reasons)
     }
 

@@ -50,7 +50,7 @@ VALUES = {
     "ready": {"True", "False", "Unknown", ""},
     "result": {
         *("success", "denied", "error"),
-        *("drifted", "released", "cloud_error", "kubernetes_error", "internal_error"),
+        *("drifted", "paused", "released", "cloud_error", "kubernetes_error", "internal_error"),
     },
 }
 METRICS = {name: labels | ({"le"} if name.endswith("_bucket") else set()) for name, labels in METRICS.items()}

@@ -35,6 +35,8 @@ EVENTS: Mapping[str, str] = {
     "Deleted": "The hook was deleted from AS.",
     "ForceFinalized": "The finalizer was removed without a call to AS, as the annotation asked. The hook may remain.",
     "Recovered": "A failure or a drift is over. The message says which.",
+    "Paused": "The operator works on this resource no more, as the annotation asks. A deletion waits, too.",
+    "Resumed": "The annotation is gone, and the operator works on this resource again.",
     "SecretInUse": "The Secret that the hook needs is being deleted, but stays until no hook needs it.",
     "InstanceSuspended": "The hook suspends an instance. The message says until when.",
     "InstanceReleased": "A suspension ended by a callback.",

@@ -13,7 +13,14 @@ import httpx
 
 from lifecyclehook_operator.api.v1alpha1 import Hook
 from lifecyclehook_operator.cloud.client import Listing
-from lifecyclehook_operator.cloud.errors import CallError, Reason, TransientError, error_from_response, transport_errors
+from lifecyclehook_operator.cloud.errors import (
+    ABSENT_CODES,
+    CallError,
+    Reason,
+    TransientError,
+    error_from_response,
+    transport_errors,
+)
 from lifecyclehook_operator.cloud.singleflight import share
 from tests.support.simulator.autoscaling import error_answer
 
@@ -121,6 +128,7 @@ class Judge(Protocol):
     """Is notified of each call before it takes effect."""
 
     def is_there(self, uid: str) -> bool: ...
+    def may_call(self, uid: str, operation: str) -> None: ...
     def may_create(self, uid: str, key: Key, fields: Mapping[str, Any]) -> None: ...
     def may_modify(self, uid: str, key: Key) -> None: ...
     def may_delete(self, uid: str, key: Key) -> None: ...
@@ -184,7 +192,13 @@ class CloudClient:
     async def modify_hook(self, group_id: str, hook_name: str, changes: Mapping[str, Any]) -> Hook:
         key = (group_id, hook_name)
         self._judge.may_modify(self._uid, key)
-        return Hook.model_validate(await self._call("modify", group_id, lambda: self._cloud.modify(key, changes)))
+        started_at = asyncio.get_running_loop().time()
+        try:
+            return Hook.model_validate(await self._call("modify", group_id, lambda: self._cloud.modify(key, changes)))
+        except CallError as error:
+            if error.code in ABSENT_CODES:  # tells as much as a list
+                self._judge.is_known(self._uid, started_at)
+            raise
 
     async def delete_hook(self, group_id: str, hook_name: str) -> None:
         key = (group_id, hook_name)
@@ -196,6 +210,7 @@ class CloudClient:
         await self._call("delete", group_id, act)
 
     async def _call(self, operation: str, group_id: str, act: Callable[[], Any]) -> Any:
+        self._judge.may_call(self._uid, operation)
         self._cloud.calls.append((operation, group_id, self._uid))
         try:
             return await self._network.call(

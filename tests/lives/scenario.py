@@ -36,8 +36,8 @@ WRITE_EFFECTS: Sequence[dict[str, Any]] = (
     {"conflict": True},
     *IN_MEMORY_EFFECTS,
 )
-#: These kinds of steps need an API server or a watch that works without faults.
-IN_MEMORY_KINDS = frozenset({"write_fault", "relist", "lag"})
+#: These kinds of steps cannot be played on a real API server, or only in memory is it known what has been seen.
+IN_MEMORY_KINDS = frozenset({"write_fault", "relist", "lag", "pause", "resume"})
 _SHARE_OF_PLOTS = 0.1
 #: Right after something else, in the middle of what follows from it, or when that is over.
 _WAITS = (0, 0, 0.05, 0.3, 1, 3, 15, 60, 150)
@@ -146,6 +146,8 @@ _WEIGHTS = {
     "wipe_status": 2,
     "replace": 2,
     "look": 1,
+    "pause": 2,
+    "resume": 2,
     "relist": 2,
     "lag": 2,
 }
@@ -163,6 +165,8 @@ _DETAILS: dict[str, Callable[..., dict[str, Any]]] = {
     "wipe_status": _of_resource,
     "replace": _edit,
     "look": _of_resource,
+    "pause": _of_resource,
+    "resume": _of_resource,
     "relist": lambda *_: {},
     "lag": lambda draw, *_: {"seconds": draw.choice((0.5, 2, 10, 150))},
 }

@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lifecyclehook_operator.api.v1alpha1 import CREATE_INTENT_ANNOTATION, LifecycleHook, LifecycleHookSpec
+from lifecyclehook_operator.api.v1alpha1 import (
+    CREATE_INTENT_ANNOTATION,
+    PAUSED_ANNOTATION,
+    LifecycleHook,
+    LifecycleHookSpec,
+)
 from lifecyclehook_operator.cloud.errors import CallError
 from lifecyclehook_operator.controller.controller import Controller
 from lifecyclehook_operator.controller.reconciler import Reconciler
@@ -100,6 +105,9 @@ class _World(Judge):
         self._tampered: set[str] = set()
         self._retained: set[Key] = set()
         self._adopters: set[str] = set()
+        #: Resources of which the operator has said that they are paused, and which still are.
+        self._paused: set[str] = set()
+        self._reasons: dict[str, str] = {}
 
     async def play(self, steps: Sequence[Step]) -> list[str]:
         self.start()
@@ -139,6 +147,8 @@ class _World(Judge):
         self.network.faults.clear()
         self.cloud.busy.clear()
         self.lag_seconds = 0
+        for name in [*self.server.objects]:
+            self.resume(name)
         if self._process is None:
             self.start()
 
@@ -209,6 +219,12 @@ class _World(Judge):
         annotation = {"as.otc.t-systems.com/reconcile-at": str(asyncio.get_running_loop().time())}
         self.server.edit(name, {}, annotations=annotation)
 
+    def pause(self, name: str) -> None:
+        self.server.edit(name, {}, annotations={PAUSED_ANNOTATION: "true"})
+
+    def resume(self, name: str) -> None:
+        self.server.edit(name, {}, annotations={PAUSED_ANNOTATION: None})
+
     def relist(self) -> None:
         """The watch breaks off and starts anew: what it has not shown yet, it never shows, deletions least of all."""
         if self._process is not None:
@@ -235,6 +251,11 @@ class _World(Judge):
         """Pass a change on to who watches."""
         spec, uid = body["spec"], body["metadata"]["uid"]
         self._log(f"  object {event_type} {describe(body)}")
+        if PAUSED_ANNOTATION not in body["metadata"].get("annotations", {}):
+            self._paused.discard(uid)
+        elif reason(body) == "Paused" != self._reasons.get(uid):
+            self._paused.add(uid)
+        self._reasons[uid] = reason(body)
         if spec.get("adoptionPolicy") != "Never":
             self._adopters.add(uid)
         if spec.get("deletionPolicy") == "Retain" and "deletionTimestamp" in body["metadata"]:
@@ -248,6 +269,10 @@ class _World(Judge):
 
     def is_there(self, uid: str) -> bool:
         return self.server.find(uid) is not None
+
+    def may_call(self, uid: str, operation: str) -> None:
+        if uid in self._paused:
+            self.wrongs.append(f"{operation} for {uid}, which is paused")
 
     def may_create(self, uid: str, key: Key, fields: Mapping[str, Any]) -> None:
         body = self.server.find(uid)

@@ -87,11 +87,11 @@ RETRIES = {
 }
 
 REASONS_OF_THE_DESIGN = {
-    *("Available", "Creating", "Updating", "Deleting", "InvalidSpec", "Conflict", "AlreadyExists", "Drifted"),
+    *("Available", "Creating", "Updating", "Deleting", "InvalidSpec", "Conflict", "AlreadyExists", "Drifted", "Paused"),
     *("CredentialsNotFound", "CredentialsInvalid", "AuthenticationFailed", "Forbidden", "GroupNotFound", "GroupBusy"),
     *("TopicNotFound", "QuotaExceeded", "Throttled", "CloudUnavailable", "UnexpectedResponse"),
 }
-REASONS_THAT_ARE_NO_FAILURE = {"Available", "Creating", "Updating", "Deleting", "Drifted"}
+REASONS_THAT_ARE_NO_FAILURE = {"Available", "Creating", "Updating", "Deleting", "Drifted", "Paused"}
 FAILURES = [reason for reason in Reason if reason not in REASONS_THAT_ARE_NO_FAILURE]
 NEED_HUMANS = {
     *("InvalidSpec", "Conflict", "AlreadyExists", "CredentialsNotFound", "CredentialsInvalid"),

@@ -10,6 +10,7 @@ from lifecyclehook_operator.api.v1alpha1 import (
     CREATE_INTENT_ANNOTATION,
     FINALIZER,
     FORCE_RELEASE_ANNOTATION,
+    PAUSED_ANNOTATION,
     RECONCILE_AT_ANNOTATION,
     Hook,
     InvalidResourceError,
@@ -249,10 +250,20 @@ def test_a_resource_tells_what_its_metadata_says() -> None:
         {"deletionTimestamp": "2026-03-01T12:00:00Z"},
         {"annotations": {RECONCILE_AT_ANNOTATION: "now"}},
         {"annotations": {FORCE_RELEASE_ANNOTATION: "true"}},
+        {"annotations": {PAUSED_ANNOTATION: "true"}},
     ],
 )
 def test_whatever_asks_for_a_reconcile_is_another_trigger(metadata: dict[str, Any]) -> None:
     assert make_resource(**metadata).trigger != make_resource().trigger
+
+
+@pytest.mark.parametrize(
+    ("value", "is_paused"),
+    [("true", True), ("True", True), ("yes", True), ("", True), ("0", True), ("false", False), (" False\n", False)],
+)
+def test_every_value_but_false_pauses(value: str, is_paused: bool) -> None:
+    assert make_resource(annotations={PAUSED_ANNOTATION: value}).is_paused == is_paused
+    assert not make_resource().is_paused
 
 
 @pytest.mark.parametrize(

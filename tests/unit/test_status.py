@@ -25,8 +25,10 @@ from lifecyclehook_operator.controller.status import (
     Drifted,
     Failed,
     InSync,
+    Paused,
     describe_changes,
     find_events,
+    is_only_unobserved,
     next_status,
     note_secret,
     status_patch,
@@ -34,7 +36,7 @@ from lifecyclehook_operator.controller.status import (
 from lifecyclehook_operator.kube.events import Event
 from tests.unit.samples import make_hook, make_spec
 
-Outcome = InSync | Drifted | Failed
+Outcome = InSync | Drifted | Failed | Paused
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 999999, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=5)
@@ -48,6 +50,7 @@ CORRECTED = InSync(
     Event("Normal", "DriftCorrected", "Reverted external change: defaultTimeout 99 -> 3600"),
 )
 CHANGED = Drifted(make_hook(default_timeout=60), "Changed outside Kubernetes: defaultTimeout 3600 -> 60")
+PAUSED = Paused("Paused by an annotation.")
 VANISHED = Drifted(None, "Deleted outside Kubernetes")
 
 
@@ -176,6 +179,11 @@ def test_a_failure_with_no_answer_has_no_http_status_and_no_code() -> None:
         ([SYNCED], VANISHED, ("False", "Drifted"), None),
         ([INVALID], SYNCED, ("True", "Available"), None),
         ([CHANGED], SYNCED, ("True", "Available"), None),
+        ([], PAUSED, ("Unknown", "Paused"), None),
+        ([INVALID], PAUSED, ("Unknown", "Paused"), None),
+        ([PAUSED], UNAVAILABLE, ("False", "CloudUnavailable"), None),
+        ([SYNCED, PAUSED], UNAVAILABLE, ("Unknown", "CloudUnavailable"), None),
+        ([SYNCED, PAUSED], QUOTA, ("False", "QuotaExceeded"), None),
     ],
 )
 def test_ready_is_unknown_only_while_the_cloud_fails_a_hook_that_was_fine(
@@ -384,6 +392,33 @@ def test_a_recovery_is_an_event_that_names_the_failure(outcomes: list[Outcome], 
 def test_what_was_done_is_the_only_event_of_a_recovery() -> None:
     obj = make_object(follow(UNAVAILABLE))
     assert find_events(obj, CORRECTED, next_status(obj.status, CORRECTED, 1, LATER)) == [CORRECTED.event]
+
+
+def test_a_pause_has_an_event_at_either_end() -> None:
+    obj = make_object(follow(SYNCED))
+    status = next_status(obj.status, PAUSED, 1, LATER)
+    assert find_events(obj, PAUSED, status) == [Event("Normal", "Paused", PAUSED.message)]
+    obj = make_object(status)
+    assert find_events(obj, PAUSED, next_status(obj.status, PAUSED, 1, LATER)) == []
+    resumed = Event("Normal", "Resumed", "The operator works on this resource again")
+    for outcome, event in ((SYNCED, None), (CORRECTED, CORRECTED.event)):
+        expected = [resumed, event] if event else [resumed]
+        assert find_events(obj, outcome, next_status(obj.status, outcome, 1, LATER)) == expected
+    _, failure = find_events(obj, QUOTA, next_status(obj.status, QUOTA, 1, LATER))
+    assert (failure.type, failure.reason) == ("Warning", "QuotaExceeded")
+
+
+def test_a_pause_shows_what_is_known_of_the_hook_and_no_failure() -> None:
+    status = follow(SYNCED, QUOTA, PAUSED)
+    assert status.error is None
+    assert status.lifecycle_hook == SYNCED.hook
+    assert status.suspended_instances is None
+
+
+def test_what_fails_at_the_end_of_a_pause_is_told_even_if_only_the_login_fails() -> None:
+    error = failed(TransientError, Reason.CLOUD_UNAVAILABLE, operation="authenticate").error
+    assert is_only_unobserved(make_object(follow(SYNCED)), error)
+    assert not is_only_unobserved(make_object(follow(SYNCED, PAUSED)), error)
 
 
 def test_changes_show_old_and_new_values() -> None:

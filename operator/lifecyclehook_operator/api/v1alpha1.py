@@ -37,6 +37,9 @@ _LAST_APPLIED_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 RECONCILE_AT_ANNOTATION = f"{GROUP}/reconcile-at"
 #: "true" removes the finalizer of a resource that is being deleted without calling AS; its hook may stay there.
 FORCE_RELEASE_ANNOTATION = f"{GROUP}/force-release"
+#: "true" pauses a resource: no calls to AS until the annotation is removed, not even for a deletion. So does any other
+#: value but "false".
+PAUSED_ANNOTATION = f"{GROUP}/paused"
 
 #: The fields that a modify call can change (table 2, without the name).
 MUTABLE_FIELDS = (
@@ -320,11 +323,14 @@ class LifecycleHook(Resource):
         annotations: Mapping[str, str] = self.metadata.get("annotations", {})
         self.create_intents = tuple(filter(None, annotations.get(CREATE_INTENT_ANNOTATION, "").split(",")))
         self.is_force_released = annotations.get(FORCE_RELEASE_ANNOTATION) == "true"
-        #: Changes with everything that triggers a reconcile: the spec, a deletion, our two annotations for admins.
+        #: Only "false" in any case is no pause: whoever has misspelled "true" does not want any calls.
+        self.is_paused = annotations.get(PAUSED_ANNOTATION, "false").strip().lower() != "false"
+        #: Changes with everything that triggers a reconcile: the spec, a deletion, our three annotations for admins.
         self.trigger = (
             self.generation,
             self.is_deleting,
             self.is_force_released,
+            self.is_paused,
             annotations.get(RECONCILE_AT_ANNOTATION),
         )
         self.status = read_status(LifecycleHookStatus, body.get("status", {}))
@@ -337,7 +343,8 @@ class LifecycleHook(Resource):
     @property
     def is_watching_suspensions(self) -> bool:
         """Whether the status is to show which instances the hook suspends: only a hook that is ours has any."""
-        return self.body.get("spec", {}).get("suspensionPolicy") == "Watch" and self.status.lifecycle_hook is not None
+        is_wanted = self.body.get("spec", {}).get("suspensionPolicy") == "Watch" and not self.is_paused
+        return is_wanted and self.status.lifecycle_hook is not None
 
     @property
     def is_applied(self) -> bool:

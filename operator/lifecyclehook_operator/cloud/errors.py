@@ -38,6 +38,8 @@ class Reason(StrEnum):
     ALREADY_EXISTS = "AlreadyExists"
     #: The hook was changed or deleted outside Kubernetes, and driftPolicy is Report.
     DRIFTED = "Drifted"
+    #: The annotation as.otc.t-systems.com/paused is set: no calls and no repairs until it is removed.
+    PAUSED = "Paused"
     #: The Secret does not exist; or there is no credentialsRef, and the operator has no credentials for this
     #: namespace.
     CREDENTIALS_NOT_FOUND = "CredentialsNotFound"

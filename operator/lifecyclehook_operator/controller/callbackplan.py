@@ -36,6 +36,8 @@ class CallbackReason(StrEnum):
     NOT_SUSPENDED = "NotSuspended"
     #: Failed: there is no such LifecycleHook, or it has no hook in AS.
     HOOK_NOT_OWNED = "HookNotOwned"
+    #: Waiting: the LifecycleHook is paused by the annotation as.otc.t-systems.com/paused.
+    HOOK_PAUSED = "HookPaused"
     #: Failed: the AS group does not exist.
     GROUP_NOT_FOUND = "GroupNotFound"
     #: Failed: the spec breaks a rule.

@@ -21,7 +21,14 @@ from lifecyclehook_operator.api.callback import (
     LifecycleCallbackSpec,
     LifecycleCallbackStatus,
 )
-from lifecyclehook_operator.api.v1alpha1 import Condition, ErrorStatus, InvalidResourceError, LifecycleHook, format_time
+from lifecyclehook_operator.api.v1alpha1 import (
+    PAUSED_ANNOTATION,
+    Condition,
+    ErrorStatus,
+    InvalidResourceError,
+    LifecycleHook,
+    format_time,
+)
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.errors import (
     ABSENT_CODES,
@@ -344,6 +351,9 @@ class _Attempt:
     async def run(self) -> Outcome:
         """Return what came of it. Raises CallError and KubernetesError."""
         hook = self.callbacks.find_hook(*self.callback.subject[:2])
+        if hook is not None and hook.is_paused:
+            message = f"LifecycleHook {hook} is paused by the annotation {PAUSED_ANNOTATION}; remove it to go on."
+            return Wait(CallbackReason.HOOK_PAUSED, message)
         if hook is None or hook.status.lifecycle_hook is None:
             problem = "does not exist" if hook is None else "has no hook in AS"
             message = f"LifecycleHook {self.spec.lifecycle_hook_ref.name} {problem}."

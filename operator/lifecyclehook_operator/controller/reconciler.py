@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http import HTTPStatus
 from weakref import WeakValueDictionary
 
@@ -39,15 +38,15 @@ from lifecyclehook_operator.controller.status import (
     Failed,
     InSync,
     Outcome,
+    Paused,
     Released,
     already_exists,
     conflict,
     describe_changes,
     describe_drift,
-    find_events,
+    find_changes,
     is_only_unobserved,
-    next_status,
-    note_secret,
+    paused,
     status_patch,
 )
 from lifecyclehook_operator.controller.suspensions import describe_holder
@@ -61,7 +60,7 @@ logger = logging.getLogger(__name__)
 #: A sync takes fewer steps than this, unless AS does not do what it confirms.
 _MAX_STEPS = 5
 #: The label of each outcome in the metrics.
-_RESULTS = {InSync: "success", Drifted: "drifted", Released: "released", Failed: "cloud_error"}
+_RESULTS = {InSync: "success", Drifted: "drifted", Released: "released", Failed: "cloud_error", Paused: "paused"}
 
 
 @dataclass(eq=False)
@@ -119,7 +118,7 @@ class Reconciler:
             failed = Failed(error, self.resolver.describe(sync.obj, error))
             return sync.obj, Report(obj.trigger, failed, self.timing.next_retry(error, state.failures))
         state.failures = 0
-        requeue_at = NEVER if isinstance(outcome, Released) else self.timing.next_resync(obj.hook_key[0])
+        requeue_at = NEVER if isinstance(outcome, Released | Paused) else self.timing.next_resync(obj.hook_key[0])
         return sync.obj, Report(obj.trigger, outcome, requeue_at)
 
     async def _write(self, obj: LifecycleHook, outcome: Outcome) -> LifecycleHook:
@@ -131,10 +130,8 @@ class Reconciler:
         if isinstance(outcome, Failed) and is_only_unobserved(obj, outcome.error):
             logger.warning("%s: Failed to list lifecycle hooks: %s", obj.label, outcome.error)
             return obj
-        status = next_status(obj.status, outcome, obj.generation, datetime.now(UTC))
-        status = note_secret(obj, status, is_being_deleted=self.resolver.is_secret_being_deleted(obj))
-        if patch := status_patch(obj.body.get("status"), status):
-            events = find_events(obj, outcome, status)
+        patch, events = find_changes(obj, outcome, is_secret_deleted=self.resolver.is_secret_being_deleted(obj))
+        if patch:
             obj = await self.kubernetes.patch_status(obj, patch)
             for event in events:
                 self.events.record(obj, event)
@@ -155,6 +152,8 @@ class Reconciler:
             return NEVER if is_last else report.requeue_at
         if isinstance(report.outcome, Released) and report.outcome.event:
             logger.warning("%s: The object is gone: %s", obj.label, report.outcome.event.message)
+        if isinstance(report.outcome, Paused):
+            logger.warning("%s: The object is gone, its hook is still in AS: it was paused", obj.label)
         return NEVER
 
     def lock(self, project_id: str, path: tuple[str, str]) -> asyncio.Lock:
@@ -172,12 +171,15 @@ class _Sync:
     due_at: float
     event: Event | None = None
 
-    async def run(self) -> InSync | Drifted | Released:
+    async def run(self) -> Outcome:
         obj, state = self.obj, self.state
         is_unclaimed = obj.status.lifecycle_hook is None and not state.fingerprints
         if obj.is_deleting and obj.is_force_released:
             message = "Removed the finalizer without calling AS, as annotated; check whether the hook still exists"
             return Released(Event("Warning", "ForceFinalized", message))
+        if obj.is_paused:
+            state.observed = None  # it may change meanwhile
+            return paused(obj)
         try:
             self.spec = obj.validated_spec()
         except InvalidResourceError as error:
@@ -261,8 +263,7 @@ class _Sync:
             return found
         self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(hook.hook_fields()))
         if self._is_named:
-            message = "Recreated the hook: it had been deleted outside Kubernetes"
-            self.event = Event("Normal", DRIFT_CORRECTED, message)
+            self.event = Event("Normal", DRIFT_CORRECTED, "Recreated the hook: it had been deleted outside Kubernetes")
         return hook
 
     async def _modify(self, hook: Hook, *, is_owned: bool) -> Hook | None:
@@ -280,8 +281,7 @@ class _Sync:
             return None
         described = describe_changes(hook, self.spec)
         if not is_owned:
-            message = f"Adopted hook {hook.lifecycle_hook_name} and updated {described}"
-            self.event = Event("Normal", "Adopted", message)
+            self.event = Event("Normal", "Adopted", f"Adopted hook {self.path[1]} and updated {described}")
             self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(modified.hook_fields()))
         elif self.obj.is_applied:
             self.event = Event("Normal", DRIFT_CORRECTED, f"Reverted external change: {described}")

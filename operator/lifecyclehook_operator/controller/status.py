@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
 
 from lifecyclehook_operator.api.callback import LifecycleCallbackStatus
 from lifecyclehook_operator.api.v1alpha1 import (
+    PAUSED_ANNOTATION,
     Condition,
     ErrorStatus,
     Hook,
@@ -77,12 +78,19 @@ class Failed:
     context: str = ""
 
 
-Outcome = InSync | Drifted | Released | Failed
+@dataclass(frozen=True)
+class Paused:
+    """Nobody knows whether the hook matches the spec: an annotation asks for no calls."""
+
+    message: str
+
+
+Outcome = InSync | Drifted | Released | Failed | Paused
 
 
 def next_status(
     previous: LifecycleHookStatus,
-    outcome: InSync | Drifted | Failed,
+    outcome: InSync | Drifted | Failed | Paused,
     generation: int,
     now: datetime,
 ) -> LifecycleHookStatus:
@@ -121,6 +129,15 @@ def next_status(
                 "error": None,
             }
         )
+    if isinstance(outcome, Paused):
+        return previous.model_copy(
+            update={
+                "observed_generation": generation,
+                "conditions": (condition("Ready", "Unknown", Reason.PAUSED, outcome.message),),
+                "suspended_instances": None,  # nobody looks at them either
+                "error": None,
+            }
+        )
     error = outcome.error
     entry = error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
     message = describe_error(error, entry, outcome.context)
@@ -137,6 +154,19 @@ def next_status(
     return previous.model_copy(update=changes)
 
 
+def find_changes(
+    obj: LifecycleHook, outcome: InSync | Drifted | Failed | Paused, *, is_secret_deleted: bool | None
+) -> tuple[Sequence[Mapping[str, Any]], list[Event]]:
+    """Return the patch of an object's status, empty if nothing changes, and the Events to publish with it.
+
+    Say whether the object's Secret is being deleted, None if that is not known.
+    """
+    status = next_status(obj.status, outcome, obj.generation, datetime.now(UTC))
+    status = note_secret(obj, status, is_being_deleted=is_secret_deleted)
+    patch = status_patch(obj.body.get("status"), status)
+    return patch, find_events(obj, outcome, status) if patch else []
+
+
 def note_secret(
     obj: LifecycleHook, status: LifecycleHookStatus, *, is_being_deleted: bool | None
 ) -> LifecycleHookStatus:
@@ -150,16 +180,22 @@ def note_secret(
     return _with_note(status, note, is_on=is_being_deleted)
 
 
-def find_events(obj: LifecycleHook, outcome: InSync | Drifted | Failed, status: LifecycleHookStatus) -> list[Event]:
+def find_events(
+    obj: LifecycleHook, outcome: InSync | Drifted | Failed | Paused, status: LifecycleHookStatus
+) -> list[Event]:
     """Return the Events to publish with a status that is about to be written."""
     note = _secret_note(obj)
     events = []
     before, after = (_with_note(each, note, is_on=False) for each in (obj.status, status))
     ready = after.condition("Ready")
+    if was_paused(before) and not isinstance(outcome, Paused):
+        events.append(Event("Normal", "Resumed", "The operator works on this resource again"))
     if isinstance(outcome, InSync):
-        events = [event for event in [outcome.event or _find_recovery(before)] if event]
+        events += [event for event in [outcome.event or _find_recovery(before)] if event]
+    elif isinstance(outcome, Paused):
+        events += [Event("Normal", "Paused", outcome.message)] if before.conditions != after.conditions else []
     elif ready is not None and before != after:
-        events = [Event("Warning", ready.reason, ready.message)]
+        events.append(Event("Warning", ready.reason, ready.message))
     if _has_note(status, note) and not _has_note(obj.status, note):
         events.append(Event("Warning", "SecretInUse", note.strip()))
     return events
@@ -168,7 +204,7 @@ def find_events(obj: LifecycleHook, outcome: InSync | Drifted | Failed, status: 
 def _find_recovery(before: LifecycleHookStatus) -> Event | None:
     """Return the Event that ends a failure or a drift, if there was one."""
     ready = before.condition("Ready")
-    if ready is None or ready.status == "True":
+    if ready is None or ready.status == "True" or was_paused(before):
         return None
     failure = f"{ready.reason}, {_describe_failure(before.error)}" if before.error else ready.reason
     return Event("Normal", "Recovered", f"The lifecycle hook is up to date again. Before: {failure}.")
@@ -223,7 +259,23 @@ def is_only_unobserved(obj: LifecycleHook, error: CallError) -> bool:
         and not obj.is_deleting
         and isinstance(error, TransientError)
         and error.operation == "authenticate"
+        and not was_paused(obj.status)
     )
+
+
+def was_paused(status: LifecycleHookStatus) -> bool:
+    """Whether the status says that the resource is paused."""
+    ready = status.condition("Ready")
+    return ready is not None and ready.reason == Reason.PAUSED
+
+
+def paused(obj: LifecycleHook) -> Paused:
+    """Return the outcome for a resource that is paused: what does not happen, and how it does again."""
+    what = (
+        "this resource and its hook stay" if obj.is_deleting else "the operator neither calls AS nor repairs the hook"
+    )
+    message = f'Paused by the annotation {PAUSED_ANNOTATION}: {what}. To resume, remove it, or set it to "false".'
+    return Paused(f"Being deleted, but {message[0].lower()}{message[1:]}" if obj.is_deleting else message)
 
 
 def already_exists(hook: Hook, spec: LifecycleHookSpec) -> WaitingError:
@@ -281,6 +333,8 @@ def _in_sync_message(previous: LifecycleHookStatus, outcome: InSync, generation:
 def _readiness(error: CallError, previous: LifecycleHookStatus) -> Literal["False", "Unknown"]:
     before = previous.condition("Ready")
     was_fine = before is not None and before.status in ("True", "Unknown")
+    if was_paused(previous):
+        was_fine = previous.lifecycle_hook is not None
     return "Unknown" if was_fine and isinstance(error, TransientError) else "False"
 
 

@@ -116,6 +116,9 @@ class SuspensionWatch:
 
     def update(self, obj: LifecycleHook) -> None:
         """Take the newest version of a hook; what asks for a reconcile asks for a look."""
+        if obj.is_paused:
+            self._triggers.pop(obj.uid, None)
+            return
         if not (obj.is_watching_suspensions or _shows_suspensions(obj.status)):
             self.drop(obj.uid)
             return
@@ -155,7 +158,7 @@ class SuspensionWatch:
             if obj.namespace != namespace or obj.uid not in self._triggers:
                 continue
             if not obj.is_watching_suspensions:
-                if _shows_suspensions(obj.status):
+                if _shows_suspensions(obj.status) and not obj.is_paused:
                     await self._write(obj, _without_suspensions(obj.status))
                 continue
             try:
