@@ -1,11 +1,13 @@
 """The command lifecyclehook-operator."""
 
 import argparse
+import asyncio
 import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +21,7 @@ from lifecyclehook_operator.versions import DISTRIBUTION, describe_versions
 _COMMANDS = {
     "run": "run the operator; see run --help for its options",
     "crd": "print the CustomResourceDefinitions, or the one whose plural is given",
+    "export": "print manifests that adopt the hooks of an AS group as they are; see export --help",
     "version": "print the version, and those of Python, kopf and the Kubernetes client",
 }
 
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     match parsed.command:
         case "crd":
             return _print_crds(parser, parsed.options)
+        case "export":
+            return _export(parsed.options)
         case "version":
             print(describe_versions())
             return 0
@@ -59,6 +64,44 @@ def _print_crds(parser: argparse.ArgumentParser, plurals: Sequence[str]) -> int:
     wanted = [crds[plural] for plural in plurals or crds]
     yaml.safe_dump_all(wanted, sys.stdout, sort_keys=False, width=120, allow_unicode=True)
     return 0
+
+
+def _export(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"{DISTRIBUTION} export",
+        description=_wrap(
+            """Print a LifecycleHook manifest for each hook of an AS group. Applied, they adopt these hooks and change
+            nothing in AS. The exit status is 1 if a hook can't be exported; standard error says why.
+
+            Credentials are read as those of the operator, see run --help: from OS_CLIENT_CONFIG_FILE and OS_CLOUD, or
+            from OS_AUTH_URL and so on."""
+        ),
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--group", required=True, metavar="ID", help="ID of the AS group.")
+    parser.add_argument(
+        "--credentials", type=Path, metavar="FILE", help="A clouds.yaml, instead of OS_CLIENT_CONFIG_FILE."
+    )
+    parser.add_argument("--cloud", metavar="NAME", help="The cloud in it, instead of OS_CLOUD. (default: otc)")
+    options = parser.parse_args(arguments)
+    # What calls the cloud takes longer to import than to print a help.
+    from lifecyclehook_operator.cloud.clouds_yaml import read_environment  # noqa: PLC0415
+    from lifecyclehook_operator.cloud.errors import CallError  # noqa: PLC0415
+    from lifecyclehook_operator.export import export_group  # noqa: PLC0415
+
+    try:
+        credentials = read_environment(options.credentials, options.cloud)
+        if credentials is None:
+            parser.error("no credentials: set OS_AUTH_URL and so on, or OS_CLOUD, or use --credentials")
+        manifests, problems = asyncio.run(export_group(options.group, credentials))
+    except CallError as error:
+        manifests, problems = [], [f"{error}. {error.advice.replace('spec.scalingGroupId', '--group')}".strip()]
+    if manifests:
+        yaml.safe_dump_all(manifests, sys.stdout, explicit_start=True, sort_keys=False, width=120, allow_unicode=True)
+    for problem in problems:
+        print(f"{DISTRIBUTION}: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -146,7 +146,7 @@ def test_the_help_of_run_fits_a_terminal_and_breaks_no_host_name(
     assert not any(line.endswith("-") for line in lines)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("version",), ("crd",)])
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("export", "--help"), ("version",), ("crd",)])
 def test_what_only_prints_does_not_wait_for_heavy_imports(arguments: tuple[str, ...]) -> None:
     lines = (
         "import sys, contextlib",
@@ -170,7 +170,7 @@ def test_the_help_of_run_tells_of_the_environment_and_of_the_credentials(capsys:
 def test_the_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert end("--help") == 0
     text = capsys.readouterr().out
-    for command in ("run", "crd", "version"):
+    for command in ("run", "crd", "export", "version"):
         assert f"\n  {command} " in text
 
 

@@ -1,7 +1,7 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0907), for one project."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +64,14 @@ class Listing:
                 "list", self.response, "a hook of the group has no name that can be read, and may be this one"
             )
         return None
+
+    def read(self) -> Iterator[Hook | CallError]:
+        """Yield each hook of the group, or why it can't be read."""
+        for entry in self.entries:
+            try:
+                yield _read_hook("list", self.response, entry, _read_name(entry) or "")
+            except CallError as error:
+                yield error
 
 
 def _read_name(entry: object) -> str | None:

@@ -123,15 +123,20 @@ class _Environment(BaseSettings):
     as_endpoint: str | None = Field(default=None, validation_alias=AliasChoices("AS_ENDPOINT"))
 
 
-def read_environment() -> Credentials | None:
+def read_environment(config_file: Path | None = None, cloud: str | None = None) -> Credentials | None:
     """Return the operator's own credentials, or None if it has none.
 
     They come from the clouds.yaml that OS_CLIENT_CONFIG_FILE or OS_CLOUD point to, or else from OS_AUTH_URL and so on.
     Raises CredentialsError if they are there only in part, or can't be read.
+
+    Args:
+        config_file: takes the place of OS_CLIENT_CONFIG_FILE.
+        cloud: takes the place of OS_CLOUD.
     """
     environment = _Environment()
-    if environment.cloud or environment.client_config_file:
-        return _read_config_file(environment.client_config_file, environment.cloud or "otc", environment.cacert)
+    config_file, cloud = config_file or environment.client_config_file, cloud or environment.cloud
+    if cloud or config_file:
+        return _read_config_file(config_file, cloud or "otc", environment.cacert)
     values = environment.model_dump(exclude_none=True)
     if "auth_url" not in values:
         return None
