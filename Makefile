@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage bench soak e2e simulator controlplane generate dist sbom recording lock lint clean
+.PHONY: help demo test coverage bench soak e2e acceptance simulator controlplane generate dist sbom recording lock lint clean
 
 help:  ## Show this help.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ soak: $(VENV)/.installed  ## Let everything fail for a while, then check what is
 e2e: $(VENV)/.installed  ## Try everything on KUBECONFIG's cluster (IMAGE=, OLD_IMAGE=, CONTEXT= to confirm).
 	@exec $(BIN)/python -m tests.e2e $(if $(IMAGE),--image="$(IMAGE)") \
 	    $(if $(OLD_IMAGE),--old-image="$(OLD_IMAGE)") $(if $(CONTEXT),--context="$(CONTEXT)")
+
+acceptance: $(VENV)/.installed  ## Try in a real project what is assumed of the cloud (OS_* or OS_CLOUD, GROUP_ID=, TOPIC_URN=).
+	@exec $(BIN)/python -m tests.acceptance --group-id="$(GROUP_ID)" --topic-urn="$(TOPIC_URN)" \
+	    $(if $(BUSY_GROUP_ID),--busy-group-id="$(BUSY_GROUP_ID)") \
+	    $(if $(FOREIGN_HOOKS),--foreign-hooks="$(FOREIGN_HOOKS)") $(ARGS)
 
 simulator: $(VENV)/.installed  ## Run the simulated cloud (IAM and AS) on its own.
 	@exec $(BIN)/python -m tests.support.simulator $(ARGS)
