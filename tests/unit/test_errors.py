@@ -215,6 +215,11 @@ def test_an_error_shows_its_message_and_keeps_the_details() -> None:
     ("text", "cleaned"),
     [
         ("plain", "plain"),
+        ("plain words: a > b, [c] & ~d!", "plain words: a > b, [c] & ~d!"),
+        ("two  words", "two words"),
+        (" plain", "plain"),
+        ("plain ", "plain"),
+        ("plain\n", "plain"),
         ("  two \r\n\t lines\n", "two lines"),
         ("", ""),
         ("<html><body><h1>502</h1><p>Bad gateway</p></body></html>", "502 Bad gateway"),

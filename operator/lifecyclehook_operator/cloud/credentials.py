@@ -46,6 +46,7 @@ def check_address(value: str) -> str:
     return value
 
 
+@lru_cache(maxsize=256)
 def get_address(url: str) -> str:
     """Return host and port of a URL as host:port, in lower case."""
     parts = httpx.URL(url)  # as the requests are sent, so that what is checked is what is called

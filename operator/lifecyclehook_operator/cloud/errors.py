@@ -275,12 +275,17 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u
     *map(chr, range(0xE0100, 0xE01F0)),
 }
 
+#: What most texts are: visible ASCII without tags, in words with a space between.
+_PLAIN = re.compile(r"(?:[!-;=-~]+(?: [!-;=-~]+)*)?")
+
 
 def sanitize(text: str, limit: int = 256) -> str:
     """Return foreign text fit for a status, an Event or a log line: one line of at most `limit` visible characters.
 
     Tags are removed, and � is put in place of control, bidirectional, zero-width and other invisible characters.
     """
+    if len(text) <= limit and _PLAIN.fullmatch(text):
+        return text
     without_tags = re.sub(
         r"<(style|script|head)\b.*?</\1>|<[^>]*>", " ", text[:_CLEANED_CHARACTERS], flags=re.DOTALL | re.IGNORECASE
     )

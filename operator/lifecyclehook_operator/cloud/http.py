@@ -10,9 +10,10 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.client import HTTPResponse
+from http.cookiejar import CookieJar
 from typing import Any
-from urllib.request import getproxies
+from urllib.request import Request, getproxies
 
 import httpx
 
@@ -121,7 +122,7 @@ class HttpClient:
             )
         return httpx.AsyncClient(
             headers={"Accept-Encoding": "identity"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            cookies=_NoCookies(),
             timeout=httpx.Timeout(self.timeout_seconds, connect=connect_seconds),
             verify=context,
             limits=httpx.Limits(
@@ -154,6 +155,13 @@ def paused_deadline(request: httpx.Request) -> Iterator[None]:
         yield
     finally:
         deadline.reschedule(loop.time() + left)
+
+
+class _NoCookies(CookieJar):
+    """Keeps no cookies, and does not look for any."""
+
+    def extract_cookies(self, response: HTTPResponse, request: Request) -> None:
+        """Leave the response unread."""
 
 
 def _has_proxy() -> bool:
