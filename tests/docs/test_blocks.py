@@ -22,7 +22,6 @@ from lifecyclehook_operator.settings import Settings
 from tests.demo.scene import GROUP_ID, SAMPLES, Scene, set_scene
 from tests.docs.pages import ELLIPSIS, REPOSITORY, Block, Command, find_blocks, find_commands, matches
 from tests.docs.recording import record
-from tests.support.controlplane import ControlPlane
 from tests.support.harness import DEPLOY, OPERATOR
 from tests.support.simulator import run_simulator
 
@@ -86,26 +85,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "dist" / "install.yaml").symlink_to(DEPLOY / "install.yaml")
     (path / "otc.env").write_text("OS_USERNAME=hooks\n")
     (path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    (path / "hooks.yaml").write_text((SAMPLES / "on-launch.yaml").read_text())
     (path / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: otc, namespace: web}\n")
     return path
 
 
-# --- kubectl and helm ---------------------------------------------------------------------------------------------
+# --- what needs the cluster ---------------------------------------------------------------------------------------
 
 
 def is_for_cluster(command: Command) -> bool:
-    return command.text.startswith(("kubectl ", "helm "))
+    return command.text.startswith(("kubectl ", "helm ", f"{OPERATOR} export "))
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if is_for_cluster(each)], ids=str)
-def test_kubectl_and_helm_do_what_a_page_says(scene: Scene, folder: Path, helm: Path, command: Command) -> None:
+def test_what_a_page_does_with_cluster_and_cloud_works(
+    scene: Scene, folder: Path, helm: Path, command: Command
+) -> None:
     if CALLBACK in command.text:
         ensure_callback(scene)
-    run = partial(run_in, folder, scene.control_plane)
+    run = partial(run_in, folder, scene)
     stdin, status, stderr = "", 0, ""
     for part in command.text.split(" | "):
         program, *words = shlex.split(part, comments=True)
-        path = {"kubectl": scene.control_plane.kubectl_path, "helm": helm}[program]
+        path = {
+            "kubectl": scene.control_plane.kubectl_path,
+            "helm": helm,
+            OPERATOR: Path(sys.executable).with_name(OPERATOR),
+        }[program]
         result = run([path, *PREPARE[program](words)], stdin)
         stdin, status, stderr = result.stdout, result.returncode, result.stderr
     if "refused-by-kubernetes" in command.text:
@@ -143,13 +149,19 @@ def prepare_helm(words: list[str]) -> list[str]:
     return words
 
 
-PREPARE = {"kubectl": prepare_kubectl, "helm": prepare_helm}
+def prepare_export(words: list[str]) -> list[str]:
+    """Return the arguments as they are run here: what is printed goes to no file."""
+    assert words[-2] == ">"
+    return [GROUP_ID if word == "GROUP_ID" else word for word in words[:-2]]
 
 
-def run_in(
-    folder: Path, plane: ControlPlane, command: list[str | Path], stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(plane.work_dir), "KUBECONFIG": str(plane.kubeconfig)}
+PREPARE = {"kubectl": prepare_kubectl, "helm": prepare_helm, OPERATOR: prepare_export}
+
+
+def run_in(folder: Path, scene: Scene, command: list[str | Path], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    plane = scene.control_plane
+    paths = {"PATH": os.environ["PATH"], "HOME": str(plane.work_dir), "KUBECONFIG": str(plane.kubeconfig)}
+    environment = paths | scene.cloud.credentials_env()
     return subprocess.run(
         command, cwd=folder, env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False
     )

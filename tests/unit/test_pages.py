@@ -26,7 +26,9 @@ from tests.docs.reference import PARTS
 DOCS = REPOSITORY / "docs"
 #: Options of kubectl, kopf and argocd, and of our command beside `run`.
 OPTIONS_OF_OTHERS = {
+    "--cloud",
     "--create-namespace",
+    "--credentials",
     "--liveness",
     "--log-format",
     "--timeout",
@@ -68,6 +70,13 @@ def test_what_is_named_in_passing_is_there(page: Path) -> None:
             assert match[0] in options | OPTIONS_OF_OTHERS, code
         elif match := re.match(r"(lifecyclehook_[a-z_]+|as\.otc\.t-systems\.com/[a-z-]+)(?=$|[{=:])", word):
             assert f"`{match[0]}`" in reference, code
+
+
+def test_every_module_is_explained() -> None:
+    explained = find_inline_code(DOCS / "how-it-works.md")
+    for path in (REPOSITORY / "operator" / "lifecyclehook_operator").rglob("*.py"):
+        name = path.relative_to(REPOSITORY / "operator" / "lifecyclehook_operator")
+        assert path.name == "__init__.py" or {str(name), f"{name.parent}/"} & explained, f"{name} is not explained"
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
