@@ -25,7 +25,7 @@ def main() -> None:
         return
     options.folder.mkdir(exist_ok=True)
     (options.folder / INSTALL.name).write_text(render_release(kubectl, options.image))
-    package_chart(kubectl, find_or_make_tool("helm"), options.image, options.folder)
+    package_chart(find_or_make_tool("helm"), options.image, options.folder)
 
 
 if __name__ == "__main__":

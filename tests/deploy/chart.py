@@ -105,11 +105,11 @@ def generated_files() -> set[str]:
     return {path.relative_to(CHART).as_posix() for path in CHART.rglob("*") if path.is_file()} - BY_HAND
 
 
-def package_chart(kubectl: Path, helm: Path, image: Image, folder: Path) -> None:
+def package_chart(helm: Path, image: Image, folder: Path) -> None:
     """Write the chart's archive into a folder, with an image in its values."""
-    values = Values.of(only(render(kubectl, DEPLOY / "base"), "Deployment"))
     with tempfile.TemporaryDirectory() as work:
         copy = shutil.copytree(CHART, Path(work) / OPERATOR)
+        values = Values.model_validate(yaml.safe_load((copy / "values.yaml").read_text()))
         (copy / "values.yaml").write_text(_HEADER + values.model_copy(update={"image": image}).as_yaml())
         subprocess.run([helm, "package", copy, "--destination", folder], check=True)
 
@@ -148,9 +148,8 @@ def _put_values(objects: Objects) -> Objects:
         if identity in _PER_NAMESPACE:
             body["metadata"]["namespace"] = Template("{{ . | quote }}")
         if identity[0] in ("ServiceMonitor", "PrometheusRule"):
-            body["metadata"]["labels"][_lines_with("$.Values.metrics.labels", "{{- toYaml . | nindent INDENT }}")] = (
-                None
-            )
+            labels = _block("with $.Values.metrics.labels", "{{- toYaml . | nindent INDENT }}")
+            body["metadata"]["labels"][labels] = None
     return kept
 
 
@@ -168,7 +167,7 @@ def _put_namespace(node: Any) -> Any:
 def _put_pod_values(deployment: Object) -> None:
     deployment["replicas"] = Template("{{ $.Values.replicas }}")
     pod = deployment["template"]["spec"]
-    secrets = _lines_with("$.Values.imagePullSecrets", "imagePullSecrets:", "{{- toYaml . | nindent INDENT }}")
+    secrets = _block("with $.Values.imagePullSecrets", "imagePullSecrets:", "{{- toYaml . | nindent INDENT }}")
     pod[secrets] = None
     for volume in pod.get("volumes", []):
         volume["configMap"]["name"] = Template("{{ $.Values.ca.configMapName | quote }}")
@@ -181,18 +180,14 @@ def _put_pod_values(deployment: Object) -> None:
     container["envFrom"][0]["secretRef"]["name"] = Template("{{ $.Values.credentials.secretName | quote }}")
     one = "--namespace=$(NAMESPACE)"
     if one in container["args"]:
-        several = _lines_of("$.Values.namespaces", '- {{ printf "--namespace=%s" . | quote }}')
+        several = _block("range $.Values.namespaces", '- {{ printf "--namespace=%s" . | quote }}')
         container["args"][container["args"].index(one)] = several
         del container["env"]
-    container["args"].append(_lines_of("$.Values.extraArgs", "- {{ . | quote }}"))
+    container["args"].append(_block("range $.Values.extraArgs", "- {{ . | quote }}"))
 
 
-def _lines_with(value: str, *lines: str) -> Template:
-    return Template("\n".join([f"{{{{- with {value} }}}}", *lines, "{{- end }}"]))
-
-
-def _lines_of(values: str, *lines: str) -> Template:
-    return Template("\n".join([f"{{{{- range {values} }}}}", *lines, "{{- end }}"]))
+def _block(action: str, *lines: str) -> Template:
+    return Template("\n".join([f"{{{{- {action} }}}}", *lines, "{{- end }}"]))
 
 
 # --- from layers to a template ----------------------------------------------------------------------------------------

@@ -260,7 +260,7 @@ def test_what_is_released_has_its_image_and_else_what_is_in_the_repository(
     objects = render(kubectl, DEPLOY / "base")
     container_of(objects)["image"] = expected.format(version=version)
     assert list(yaml.safe_load_all(render_release(kubectl, image))) == objects
-    package_chart(kubectl, chart.program, image, tmp_path)
+    package_chart(chart.program, image, tmp_path)
     released = chart.template({}, "--include-crds", chart=tmp_path / f"{OPERATOR}-{version}.tgz")
     assert by_identity(released) == {key: each for key, each in by_identity(objects).items() if key[0] != "Namespace"}
 
@@ -282,6 +282,7 @@ class TestRelease:
         release = (OPERATOR, CHART, f"--namespace={OPERATOR}", f"--kubeconfig={bare.kubeconfig}")
         notes = chart.run("install", *release, "--create-namespace", values={"namespaces": ["one", "two"]})
         assert "The operator serves one, two." in notes
+        assert "set image.repository" in notes
         environment = simulator.credentials_env() | {"LIFECYCLEHOOK_OPERATOR_NAMESPACE": "one,two"}
         with OperatorProcess(bare, environment, **TIMING):
             for namespace in ("one", "two"):
