@@ -210,7 +210,6 @@ def test_a_cloud_that_does_otherwise_is_told_of(account: Account) -> None:
         "a_missing_group_is_as_2007",
         "a_missing_hook_is_as_0007",
         "the_client_lives_through_a_hook",
-        "the_client_tells_a_missing_hook",
     }
     assert account.cloud.hooks(account.group) == []
 
