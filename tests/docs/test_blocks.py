@@ -306,6 +306,12 @@ def check_curl(words: list[str], _output: tuple[str, ...]) -> None:
         response.raise_for_status()
 
 
+def check_export(words: list[str], _output: tuple[str, ...]) -> None:
+    documented = (REPOSITORY / "docs" / "reference.md").read_text()
+    assert words
+    assert all(f"`{word.partition('=')[0]}`" in documented for word in words)
+
+
 CHECKS: dict[str, Callable[[list[str], tuple[str, ...]], None]] = {
     "make": check_make,
     OPERATOR: check_command,
@@ -314,6 +320,7 @@ CHECKS: dict[str, Callable[[list[str], tuple[str, ...]], None]] = {
     "docker": check_docker,
     "pip": check_pip,
     "curl": check_curl,
+    "export": check_export,
 }
 
 
