@@ -106,7 +106,8 @@ def test_several_replicas_elect_a_leader_and_a_single_one_is_never_two(cluster: 
 def test_the_documented_overlay_puts_the_component_into_a_single_namespace(
     cluster: ControlPlane, tmp_path: Path
 ) -> None:
-    (text,) = re.findall(r"^```yaml\n([^`]*components:[^`]*)```$", (DOCS / "operations.md").read_text(), re.MULTILINE)
+    page = (DOCS / "operations.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(namespace: [^`]*components:[^`]*)```$", page, re.MULTILINE)
     overlay = yaml.safe_load(text)
     folders = {key: [DEPLOY.parent / path for path in overlay[key]] for key in ("resources", "components")}
     objects = render(cluster.kubectl_path, make_overlay(tmp_path, overlay["namespace"], **folders))
