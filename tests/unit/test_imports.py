@@ -21,3 +21,12 @@ def test_a_start_imports_nothing_of_the_kubernetes_client_that_is_not_used() -> 
 
 def test_what_httpcore_imports_at_each_lock_is_there() -> None:
     assert importlib.util.find_spec("sniffio") is not None
+
+
+def test_what_a_start_imports_is_never_searched_for_garbage() -> None:
+    program = """import gc
+from lifecyclehook_operator import __main__, manager
+manager.run = lambda options: print(gc.isenabled(), gc.get_freeze_count() > 50_000)
+__main__.main(["run", "--all-namespaces"])"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.split() == ["True", "True"]
