@@ -23,7 +23,7 @@ from .project import TokenHeader
 from .run import Run
 
 CREATE, LIST, GET, MODIFY, DELETE = (f"as_06_090{number}" for number in range(1, 6))
-ERRORS, RIGHTS = "as_07_0102", "as_07_0210"
+ERRORS, RIGHTS, IAM = "as_07_0102", "as_07_0210", "IAM API v3"
 #: Table 3 of the create page.
 FIELDS = {
     "lifecycle_hook_name",
@@ -522,6 +522,42 @@ def a_missing_right_is_as_0031(run: Run) -> None:
     response = run.group.create(auth=token)
     expect_refusal(response, 400, "AS.0031")
     expect("as:lifecycleHooks:create" in response.text, f"the message does not name it: {describe(response)}")
+
+
+@ASSUMPTIONS.add(OUR_READING)
+def a_missing_right_is_told_first(run: Run) -> None:
+    """For that user, every other call is refused with 400 AS.0031, which names the right that the call needs, even if
+    the hook or the suspension does not exist."""
+    token = log_in_as(run, "LIMITED", "who may only list hooks")
+    hook = f"scaling_lifecycle_hook/{run.group.id}/{run.group.name('absent')}"
+    instances = f"scaling_instance_hook/{run.group.id}"
+    callback = {"lifecycle_action_result": "CONTINUE", "lifecycle_action_key": str(uuid.uuid4())}
+    for right, method, path, body in (
+        ("as:lifecycleHooks:get", "GET", hook, {}),
+        ("as:lifecycleHooks:update", "PUT", hook, {"json": {"default_timeout": 60}}),
+        ("as:lifecycleHooks:delete", "DELETE", hook, {}),
+        ("as:instanceHooks:list", "GET", f"{instances}/list", {}),
+        ("as:instanceHooks:action", "PUT", f"{instances}/callback", {"json": callback}),
+    ):
+        response = run.project.call(method, path, auth=token, **body)
+        expect_refusal(response, 400, "AS.0031", right)
+        expect(right in response.text, f"the message does not name {right}: {describe(response)}")
+
+
+@ASSUMPTIONS.add(IAM)
+def who_may_not_list_projects_gets_a_403(run: Run) -> None:
+    """That user, who may not list projects either, is refused GET /v3/projects?name=... with 403."""
+    token = log_in_as(run, "LIMITED", "who may only list hooks")
+    name = {"name": run.project.endpoint.project_name}
+    response = run.project.send("GET", f"{run.project.iam_url}/projects", params=name, auth=token)
+    expect(response.status_code == 403, describe(response))
+
+
+ASSUMPTIONS.add_untried(
+    ERRORS,
+    "a token lives for a day",
+    an_expired_token_is_as_0006="A token that has expired is refused as a wrong one is, with 401 AS.0006.",
+)
 
 
 @ASSUMPTIONS.add(ERRORS)

@@ -27,6 +27,7 @@ NEVER_TRIED = {
     "a name of this run begins with a prefix of its own",
     "it would take a flood of requests",
     "needs a second project",
+    "a token lives for a day",
     "needs a suspended instance, and this run starts no scaling action",
 }
 INPUTS = ("OS_", "AS_ENDPOINT", "LIMITED_", "ROLELESS_")
