@@ -12,6 +12,7 @@ import aiohttp
 import kopf
 
 from lifecyclehook_operator import metrics
+from lifecyclehook_operator.api.callback import LifecycleCallback
 from lifecyclehook_operator.api.v1alpha1 import GROUP, LifecycleHook
 from lifecyclehook_operator.cloud.clouds_yaml import read_environment
 from lifecyclehook_operator.cloud.credentials import Credentials
@@ -173,7 +174,7 @@ class Manager:
                 self._stack.push_async_callback(await health.serve(port))
         if port := self._options.metrics_port:
             with _listening_on(port):
-                self._stack.callback(metrics.serve(port, self._resources))
+                self._stack.callback(metrics.serve(port, self._resources, self._find_callbacks))
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Try until the API server is there and has what is needed; say once what is missing."""
@@ -188,6 +189,9 @@ class Manager:
 
     def _resources(self) -> list[LifecycleHook]:
         return self._controller.cache.objects() if self._controller is not None else []
+
+    def _find_callbacks(self) -> list[LifecycleCallback]:
+        return self.callbacks.objects() if self._controller is not None else []
 
     def _count_resources(self) -> int:
         return len(self._controller) if self._controller is not None else 0

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_creat
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from lifecyclehook_operator.api.callback import LifecycleCallback
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 
 AS_REQUESTS = Counter(
@@ -64,8 +65,14 @@ EVENTS_DROPPED = Counter(
     "Events that were not published, by reason: rate_limited (too many for one object) or queue_full.",
     ["reason"],
 )
-for _reason in ("rate_limited", "queue_full"):  # 0 from the start, so that the first one is an increase
-    EVENTS_DROPPED.labels(_reason)
+# 0 from the start, so that the first one is an increase.
+for _counter, _values in (
+    (TOKEN_REQUESTS, ("success", "denied", "error")),
+    (RECONCILES, ("success", "drifted", "paused", "released", "cloud_error", "kubernetes_error", "internal_error")),
+    (EVENTS_DROPPED, ("rate_limited", "queue_full")),
+):
+    for _value in _values:
+        _counter.labels(_value)
 LEADER = Gauge("lifecyclehook_leader", "1 on the leader, which reconciles; 0 on a standby replica.")
 BUILD_INFO = Gauge(
     "lifecyclehook_operator_build_info", "Always 1; the label is the version of the operator.", ["version"]
@@ -74,20 +81,31 @@ BUILD_INFO.labels(version("lifecyclehook-operator")).set(1)
 
 
 class _ResourcesCollector(Collector):
-    """Counts the resources at each scrape."""
+    """Counts the objects at each scrape."""
 
-    def __init__(self, resources: Callable[[], Iterable[LifecycleHook]]) -> None:
+    def __init__(
+        self, resources: Callable[[], Iterable[LifecycleHook]], callbacks: Callable[[], Iterable[LifecycleCallback]]
+    ) -> None:
         self._resources = resources
+        self._callbacks = callbacks
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(
+        hooks = GaugeMetricFamily(
             "lifecyclehook_resources",
             "LifecycleHooks by namespace, and by status and reason of the Ready condition (empty: not reconciled yet).",
             labels=["namespace", "ready", "reason"],
         )
         for labels, number in Tally(map(_labels, self._resources())).items():
-            family.add_metric(labels, number)
-        yield family
+            hooks.add_metric(labels, number)
+        yield hooks
+        callbacks = GaugeMetricFamily(
+            "lifecyclehook_callbacks",
+            "LifecycleCallbacks that exist by namespace, state (Pending, Complete or Failed) and reason.",
+            labels=["namespace", "state", "reason"],
+        )
+        for labels, number in Tally(map(_callback_labels, self._callbacks())).items():
+            callbacks.add_metric(labels, number)
+        yield callbacks
         yield from self._collect_suspensions()
 
     def _collect_suspensions(self) -> Iterator[GaugeMetricFamily]:
@@ -116,15 +134,26 @@ def _labels(resource: LifecycleHook) -> tuple[str, str, str]:
     return (resource.namespace, ready.status, ready.reason) if ready is not None else (resource.namespace, "", "")
 
 
-def serve(port: int, resources: Callable[[], Iterable[LifecycleHook]]) -> Callable[[], None]:
+def _callback_labels(callback: LifecycleCallback) -> tuple[str, str, str]:
+    state = next((each for each in ("Complete", "Failed") if callback.status.is_true(each)), "Pending")
+    condition = callback.status.condition("Failed" if state == "Failed" else "Complete")
+    return callback.namespace, state, condition.reason if condition is not None else ""
+
+
+def serve(
+    port: int,
+    resources: Callable[[], Iterable[LifecycleHook]],
+    callbacks: Callable[[], Iterable[LifecycleCallback]],
+) -> Callable[[], None]:
     """Serve /metrics on a port of all addresses, and return the function that stops it.
 
     Args:
         port: the port to listen on.
-        resources: returns the resources that are managed at the time of the call.
+        resources: returns the LifecycleHooks that are managed at the time of the call.
+        callbacks: the same for LifecycleCallbacks.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
-    collector = _ResourcesCollector(resources)
+    collector = _ResourcesCollector(resources, callbacks)
     REGISTRY.register(collector)
     server, thread = start_http_server(port)
 

@@ -66,6 +66,36 @@ def test_resources_are_counted_by_namespace_readiness_and_reason(workspace: Work
     eventually("it is no longer counted", lambda: count() == 0)
 
 
+def test_callbacks_are_counted_by_namespace_state_and_reason(workspace: Workspace, scrape: Scrape) -> None:
+    def count(**labels: str) -> float:
+        return scrape.value("lifecyclehook_callbacks", namespace=workspace.namespace, **labels)
+
+    workspace.create()
+    workspace.wait_ready()
+    assert count() == 0
+    workspace.call_back("CONTINUE", "i-1")
+    eventually("it waits", lambda: count(state="Pending", reason="") == count() == 1)
+    workspace.cloud.add_hanging_instance(workspace.group_id, "hook", "i-1")
+    workspace.wait_complete()
+    eventually("it is Complete", lambda: count(state="Complete", reason="Accepted") == count() == 1)
+    workspace.call_back("ABANDON", "i-1", name="late", activeDeadlineSeconds=1)
+    workspace.wait_failed("SuspensionEnded", "late")
+    eventually("another has Failed", lambda: count(state="Failed", reason="SuspensionEnded") == count() - 1 == 1)
+    workspace.delete_callbacks()
+    eventually("there are none", lambda: count() == 0)
+
+
+@pytest.mark.parametrize("name", ["lifecyclehook_token_requests_total", "lifecyclehook_reconcile_total"])
+def test_a_first_failure_is_an_increase(name: str, scrape: Scrape) -> None:
+    samples = [
+        sample
+        for family in text_string_to_metric_families(scrape.text())
+        for sample in family.samples
+        if sample.name == name
+    ]
+    assert 0 in [sample.value for sample in samples]
+
+
 def test_drift_corrections_are_counted(workspace: Workspace, scrape: Scrape) -> None:
     workspace.create()
     workspace.wait_ready()
@@ -85,7 +115,7 @@ def test_names_and_units_follow_the_conventions(scrape: Scrape) -> None:
     own = [
         family for family in text_string_to_metric_families(scrape.text()) if family.name.startswith("lifecyclehook_")
     ]
-    assert len(own) == 17
+    assert len(own) == 18
     for family in own:
         assert family.documentation.endswith(".")
         names = {sample.name for sample in family.samples if not sample.name.endswith("_created")}

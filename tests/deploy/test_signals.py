@@ -41,6 +41,7 @@ METRICS = {
     "lifecyclehook_suspended_instances": {"namespace", "name"},
     "lifecyclehook_suspension_deadline_timestamp_seconds": {"namespace", "name"},
     "lifecyclehook_resources": {"namespace", "ready", "reason"},
+    "lifecyclehook_callbacks": {"namespace", "state", "reason"},
     "lifecyclehook_drift_corrections_total": set(),
     "lifecyclehook_events_dropped_total": {"reason"},
     "lifecyclehook_leader": set(),
@@ -119,6 +120,7 @@ def test_what_the_operator_exposes_is_what_they_may_ask_for(
     with OperatorProcess(cluster, cloud.credentials_env(), metrics_port=port, **fast):
         workspace.create(suspensionPolicy="Watch")
         workspace.wait_ready()
+        workspace.call_back("CONTINUE", "i-2")
         cloud.add_hanging_instance(workspace.group_id, "hook", "i-1")
         workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
         workspace.wait("it is shown", lambda body: body["status"].get("suspendedInstances", {}).get("count"))

@@ -229,7 +229,7 @@ def environment() -> str:
 def metric_table() -> str:
     """Return the table of the metrics."""
     own = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
-    counted = metrics._ResourcesCollector(list).collect()  # noqa: SLF001
+    counted = metrics._ResourcesCollector(list, list).collect()  # noqa: SLF001
     # There is no public way to the names of the labels.
     families: list[tuple[Metric, Any]] = [
         *((next(iter(each.describe())), each._labelnames) for each in own),  # noqa: SLF001

@@ -118,6 +118,10 @@ class Callbacks:
         #: Told of each hook for which a suspension has been ended or put off.
         self.listeners: list[Callable[[LifecycleHook], None]] = []
 
+    def objects(self) -> list[LifecycleCallback]:
+        """Return all that are known."""
+        return list(self._callbacks.values())
+
     async def close(self, grace_seconds: float) -> None:
         """Start no further attempt, and give those in progress so long to end."""
         await self._queue.close(grace_seconds)
@@ -158,7 +162,7 @@ class Callbacks:
 
         Raises KubernetesError.
         """
-        known = list(self._callbacks.values())
+        known = self.objects()
         listings = [self._kubernetes.list_callback_versions(namespace) for namespace in namespaces]
         there = {each.uid: each for listing in listings async for each in listing}
         for callback in known:
