@@ -49,7 +49,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         if used & {"control_plane", "scene"}:
             find_or_make_binaries(say)
-        for name in sorted(used & {"actionlint", "helm"}):
+        for name in sorted(used & {"actionlint", "helm", "prometheus", "promtool"}):
             find_or_make_tool(name, say)
     except BinariesNotFoundError as error:
         pytest.exit(str(error), returncode=1)
@@ -109,6 +109,16 @@ def helm() -> Path:
 @pytest.fixture(scope="session")
 def actionlint() -> Path:
     return find_or_make_tool("actionlint")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> Path:
+    return find_or_make_tool("prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Path:
+    return find_or_make_tool("promtool")
 
 
 @pytest.fixture(scope="session")

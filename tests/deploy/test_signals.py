@@ -1,7 +1,11 @@
 """Alerts and dashboard ask for what the operator has."""
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,21 +14,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.deploy.rendering import only, render
+from lifecyclehook_operator.cloud.errors import Reason
+from tests.deploy.rendering import make_overlay, only, render
 from tests.support.controlplane import ControlPlane, free_ports
 from tests.support.harness import DEPLOY, OperatorProcess
+from tests.support.monitoring import DASHBOARD, GROUPS, RULES, TARGETS, fill_in
 from tests.support.simulator import Simulator
 from tests.support.workspace import Workspace
 
-COMPONENT = DEPLOY / "components" / "metrics"
-DASHBOARD = json.loads((COMPONENT / "dashboard.json").read_text())
-RULES = [
-    rule
-    for group in yaml.safe_load((COMPONENT / "alerts.yaml").read_text())["spec"]["groups"]
-    for rule in group["rules"]
-]
-TARGETS = [(panel["title"], target) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 EXPRESSIONS = [rule["expr"] for rule in RULES] + [target["expr"] for _, target in TARGETS]
+UNIT_TESTS = Path(__file__).parent / "fixtures" / "alerts.test.yaml"
 
 HISTOGRAM = ("_bucket", "_count", "_sum")
 METRICS = {
@@ -55,13 +54,13 @@ VALUES = {
     },
 }
 METRICS = {name: labels | ({"le"} if name.endswith("_bucket") else set()) for name, labels in METRICS.items()}
+#: What Prometheus adds to what the operator says.
+TARGET_LABELS = {"namespace", "pod"}
 
 
 def parse(expression: str) -> promql.Expr:
     """Parse an expression, with Grafana's variables filled in."""
-    return promql.parse(
-        expression.replace("$__rate_interval", "5m").replace("$__range", "6h").replace("$namespace", "web")
-    )
+    return promql.parse(fill_in(expression))
 
 
 def parts(expression: str) -> list[promql.Expr]:
@@ -98,18 +97,18 @@ def test_an_expression_asks_for_metrics_and_labels_that_there_are(expression: st
             assert matcher.name in METRICS[selector.name]
             assert matcher.name not in VALUES or set(matcher.value.split("|")) <= VALUES[matcher.name]
     assert known or "lifecyclehook_" in expression
-    assert labels_told(expression) <= known
+    assert labels_told(expression) <= known | TARGET_LABELS
 
 
 @pytest.mark.parametrize(
     ("text", "expression"),
     [
-        *[(" ".join(rule["annotations"].values()).replace("$labels.", "."), rule["expr"]) for rule in RULES],
-        *[(target["legendFormat"].replace("{{", "{{ ."), target["expr"]) for _, target in TARGETS],
+        *[(" ".join(rule["annotations"].values()), rule["expr"]) for rule in RULES],
+        *[(target["legendFormat"], target["expr"]) for _, target in TARGETS],
     ],
 )
 def test_a_text_names_labels_that_the_expression_returns(text: str, expression: str) -> None:
-    named = {word.strip("{}.") for word in text.split() if word.startswith(".") and len(word) > 1}
+    named = set(re.findall(r"\$labels\.(\w+)", text) + re.findall(r"{{(\w+)}}", text))
     assert named <= labels_told(expression)
 
 
@@ -133,11 +132,107 @@ def test_what_the_operator_exposes_is_what_they_may_ask_for(
     assert exposed == METRICS
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+def test_every_alert_says_how_bad_it_is_what_to_do_and_where_to_read_more() -> None:
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
     for rule in RULES:
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
-        assert rule["annotations"].keys() == {"summary", "description"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert f"\n### {rule['alert']}\n" in (DEPLOY.parent / page).read_text()
+        assert anchor == rule["alert"].lower()
+        assert "namespace" in labels_told(rule["expr"])
+
+
+def test_runbooks_become_urls_by_an_overlay(cluster: ControlPlane, tmp_path: Path) -> None:
+    if cluster.binaries.kubernetes < (1, 34):
+        pytest.skip("kubectl before 1.34 has a kustomize without sourceValue")
+    base = "https://git.example.com/platform/lifecyclehook-operator/blob/main/docs"
+    overlay = make_overlay(tmp_path, "web", resources=[DEPLOY / "overlays" / "metrics"])
+    content = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    target = {
+        "select": {"kind": "PrometheusRule", "name": "lifecyclehook-operator"},
+        "fieldPaths": ["spec.groups.*.rules.*.annotations.runbook_url"],
+        "options": {"delimiter": "/", "index": 0},
+    }
+    content["replacements"] = [{"sourceValue": base, "targets": [target]}]
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    groups = only(render(cluster.kubectl_path, overlay), "PrometheusRule")["spec"]["groups"]
+    assert [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]] == [
+        f"{base}/operations.md#{rule['alert'].lower()}" for rule in RULES
+    ]
+
+
+def test_promtool_accepts_the_rules_and_finds_every_text_as_expected(promtool: Path, tmp_path: Path) -> None:
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"groups": GROUPS}))
+    shutil.copy(UNIT_TESTS, tmp_path)
+    for command in (
+        ["check", "rules", "--lint=all", "--lint-fatal", "alerts.yaml"],
+        ["test", "rules", UNIT_TESTS.name],
+    ):
+        ran = subprocess.run([promtool, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_for_promtool_each_alert_fires_and_does_not_fire() -> None:
+    expected: dict[str, set[bool]] = {}
+    for test in yaml.safe_load(UNIT_TESTS.read_text())["tests"]:
+        for case in test["alert_rule_test"]:
+            expected.setdefault(case["alertname"], set()).add(bool(case["exp_alerts"]))
+        for series in test["input_series"]:
+            (selector,) = selectors(series["series"])
+            assert {matcher.name for matcher in selector.matchers.matchers} <= METRICS[selector.name] | TARGET_LABELS
+    assert expected == {rule["alert"]: {True, False} for rule in RULES}
+
+
+@pytest.mark.parametrize(
+    ("panel", "color_of"),
+    [
+        (
+            "Hooks by state",
+            {
+                "Ready": "green",
+                **{f"Not Ready: {reason}": "red" for reason in Reason if reason not in ("Drifted", "Paused")},
+                "Drifted": "purple",
+                **{f"Unknown: {reason}": "orange" for reason in Reason if reason != "Paused"},
+                "Paused": "blue",
+                "Not reconciled yet": "gray",
+            },
+        ),
+        (
+            "Callbacks by state",
+            {"Complete Accepted": "green", "Pending ": "orange", "Pending GroupBusy": "orange", "Failed X": "red"},
+        ),
+        (
+            "Reconciliations by result",
+            {
+                "success": "green",
+                "drifted": "purple",
+                "paused": "blue",
+                "released": "gray",
+                "cloud_error": "orange",
+                "kubernetes_error": "red",
+                "internal_error": "dark-red",
+            },
+        ),
+        (
+            "Failed AS requests",
+            {"400 AS.7043 create": "purple", "429  list": "yellow", "503  list": "red", "No response list": "orange"},
+        ),
+        ("Callback requests to AS", {"200 ": "green", "400 AS.7042": "purple", "503 ": "red", "No response": "orange"}),
+        ("Token requests", {"success": "green", "denied": "red", "error": "orange"}),
+    ],
+)
+def test_colors_are_fixed_by_what_they_mean(panel: str, color_of: dict[str, str]) -> None:
+    (overrides,) = [each["fieldConfig"]["overrides"] for each in DASHBOARD["panels"] if each["title"] == panel]
+    for legend, color in color_of.items():
+        # Grafana applies all that match, so the last one decides.
+        *_, override = [each for each in overrides if re.search(each["matcher"]["options"].strip("/"), legend)]
+        assert override["properties"][0]["value"]["fixedColor"] == color
+
+
+def test_no_color_depends_on_the_order_of_the_series() -> None:
+    modes = {panel["fieldConfig"]["defaults"]["color"]["mode"] for panel in DASHBOARD["panels"]}
+    assert modes == {"thresholds", "palette-classic-by-name"}
 
 
 def test_the_dashboard_has_no_two_panels_in_one_place() -> None:
