@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from pydantic import AliasChoices
 
+from lifecyclehook_operator.cloud.clouds_yaml import _Environment, read_clouds_yaml
 from lifecyclehook_operator.cloud.errors import _RIGHTS
 from lifecyclehook_operator.settings import Settings
 from tests.docs.pages import (
@@ -98,6 +100,26 @@ def test_the_policy_has_the_rights_that_the_calls_need() -> None:
     (statement,) = json.loads(block.text)["Statement"]
     assert statement["Effect"] == "Allow"
     assert sorted(statement["Action"]) == sorted(_RIGHTS.values())
+
+
+def test_the_credentials_that_are_shown_can_be_read() -> None:
+    (secret,) = [block.text for block in find_blocks("yaml") if "\nkind: Secret\n" in block.text]
+    text = yaml.safe_load(secret)["stringData"]["clouds.yaml"]
+    assert read_clouds_yaml(text, "otc", "the page").username == "hooks"
+    (by_key,) = [block.text for block in find_blocks("yaml") if "auth:\n" in block.text and "sk: " in block.text]
+    cloud = yaml.safe_load(text)
+    cloud["clouds"]["otc"] |= yaml.safe_load(by_key)
+    assert read_clouds_yaml(yaml.safe_dump(cloud), "otc", "the page").ak == "..."
+
+
+@pytest.mark.parametrize("name", _Environment.model_fields)
+def test_every_variable_of_the_credentials_is_explained(name: str) -> None:
+    alias = _Environment.model_fields[name].validation_alias
+    names = [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else [f"OS_{name.upper()}"]
+    page = (DOCS / "reference.md").read_text().split("\n## Credentials\n", 1)[1]
+    for each in names:
+        is_id = each.endswith("_ID") and f"`{each.removesuffix('_ID')}_NAME` (or `_ID`)" in page
+        assert is_id or f"`{each}`" in page or f"`{name}`" in page  # the latter: a name of other clients
 
 
 def test_every_alert_has_a_section_and_no_other() -> None:
