@@ -7,7 +7,7 @@ import pytest
 from tests.support.controlplane import ControlPlane
 from tests.support.harness import OPERATOR, OperatorProcess, eventually
 from tests.support.simulator import Simulator
-from tests.support.workspace import Workspace
+from tests.support.workspace import Workspace, ready
 
 USER = f"system:serviceaccount:{OPERATOR}:{OPERATOR}"
 
@@ -66,7 +66,7 @@ def test_killed_after_the_answer_and_before_the_status_is_written(
         )
         workspace.create(adoptionPolicy="Never")
         eventually("the status is refused", lambda: 403 in status_answers(workspace))
-        assert "status" not in workspace.get()
+        assert ready(workspace.get() or {}) == {}
         operator.kill()
         workspace.patch("hook", {"spec": {"defaultTimeout": 77}})
     finally:

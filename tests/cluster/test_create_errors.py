@@ -25,6 +25,9 @@ HTML = {"text": "<html><head><title>t</title></head><body><h1>Bad gateway</h1>\n
 GATEWAY = {"json": {"error_code": "APIGW.0301", "error_msg": "Incorrect authentication", "request_id": "r-1"}}
 
 
+HEAL_BY_THEMSELVES = ("CloudUnavailable", "GroupBusy", "Throttled")
+
+
 class Case(NamedTuple):
     """A fault of the cloud's, and what the status is to say."""
 
@@ -34,7 +37,6 @@ class Case(NamedTuple):
     http_status: int | None = None
     code: str | None = None
     message: str = ""
-    stalled: bool = False
 
 
 def as_error(status: int, code: str = "") -> dict[str, Any]:
@@ -44,12 +46,12 @@ def as_error(status: int, code: str = "") -> dict[str, Any]:
 CASES = {
     # The fourteen abnormal codes of the API page, each with no AS code.
     "400": Case(as_error(400), "UnexpectedResponse", "Slow", 400),
-    "401": Case(as_error(401), "AuthenticationFailed", "Slow", 401, stalled=True),
-    "403": Case(as_error(403), "Forbidden", "Slow", 403, stalled=True),
+    "401": Case(as_error(401), "AuthenticationFailed", "Slow", 401),
+    "403": Case(as_error(403), "Forbidden", "Slow", 403),
     "404": Case(as_error(404), "UnexpectedResponse", "Slow", 404),
     "405": Case(as_error(405), "UnexpectedResponse", "Slow", 405),
     "406": Case(as_error(406), "UnexpectedResponse", "Slow", 406),
-    "407": Case(as_error(407), "AuthenticationFailed", "Slow", 407, stalled=True),
+    "407": Case(as_error(407), "AuthenticationFailed", "Slow", 407),
     "408": Case(as_error(408), "CloudUnavailable", "Backoff", 408),
     "409": Case(as_error(409), "CloudUnavailable", "Backoff", 409),
     "500": Case(as_error(500), "CloudUnavailable", "Backoff", 500),
@@ -59,9 +61,7 @@ CASES = {
     "504": Case(as_error(504), "CloudUnavailable", "Backoff", 504),
     # The gateway's own.
     "429": Case(as_error(429), "Throttled", "Backoff", 429),
-    "gateway-401": Case(
-        {"status": 401, **GATEWAY}, "AuthenticationFailed", "Slow", 401, "APIGW.0301", "Incorrect", stalled=True
-    ),
+    "gateway-401": Case({"status": 401, **GATEWAY}, "AuthenticationFailed", "Slow", 401, "APIGW.0301", "Incorrect"),
     "html": Case({"status": 502, **HTML}, "CloudUnavailable", "Backoff", 502, message="Bad gateway"),
     "empty-body": Case(
         {"status": 500, "text": ""}, "CloudUnavailable", "Backoff", 500, message="Internal Server Error"
@@ -81,15 +81,15 @@ CASES = {
     # Codes of AS, whose HTTP status is as the error table has it.
     "AS.0001": Case({"code": "AS.0001"}, "CloudUnavailable", "Backoff", 500, "AS.0001"),
     "AS.0049": Case({"code": "AS.0049"}, "CloudUnavailable", "Backoff", 500, "AS.0049"),
-    "AS.0006": Case({"code": "AS.0006"}, "AuthenticationFailed", "Slow", 401, "AS.0006", stalled=True),
+    "AS.0006": Case({"code": "AS.0006"}, "AuthenticationFailed", "Slow", 401, "AS.0006"),
     "AS.0007": Case({"code": "AS.0007"}, "GroupNotFound", "Slow", 404, "AS.0007"),
-    "AS.0008": Case({"code": "AS.0008"}, "CredentialsInvalid", "Slow", 400, "AS.0008", stalled=True),
-    "AS.0011": Case({"code": "AS.0011"}, "Forbidden", "Slow", 403, "AS.0011", stalled=True),
-    "AS.0022": Case({"code": "AS.0022"}, "InvalidSpec", "Never", 400, "AS.0022", stalled=True),
-    "AS.0031": Case({"code": "AS.0031"}, "Forbidden", "Slow", 400, "AS.0031", stalled=True),
+    "AS.0008": Case({"code": "AS.0008"}, "CredentialsInvalid", "Slow", 400, "AS.0008"),
+    "AS.0011": Case({"code": "AS.0011"}, "Forbidden", "Slow", 403, "AS.0011"),
+    "AS.0022": Case({"code": "AS.0022"}, "InvalidSpec", "Never", 400, "AS.0022"),
+    "AS.0031": Case({"code": "AS.0031"}, "Forbidden", "Slow", 400, "AS.0031"),
     "AS.2007": Case({"code": "AS.2007"}, "GroupNotFound", "Slow", 400, "AS.2007"),
     "AS.2020": Case({"code": "AS.2020"}, "GroupBusy", "Slow", 400, "AS.2020"),
-    "AS.7030": Case({"code": "AS.7030"}, "InvalidSpec", "Never", 400, "AS.7030", stalled=True),
+    "AS.7030": Case({"code": "AS.7030"}, "InvalidSpec", "Never", 400, "AS.7030"),
     "AS.7038": Case({"code": "AS.7038"}, "QuotaExceeded", "Slow", 400, "AS.7038"),
     "AS.7043": Case({"code": "AS.7043"}, "TopicNotFound", "Slow", 400, "AS.7043"),
     "unknown-AS-code": Case(as_error(400, "AS.9999"), "UnexpectedResponse", "Slow", 400, "AS.9999"),
@@ -109,7 +109,7 @@ def test_a_failed_create_call_is_classed_shown_and_got_over(workspace: Workspace
     assert "<" not in error["message"]
     assert ready(body)["status"] == "False"
     assert ready(body)["observedGeneration"] == body["status"]["observedGeneration"] == 1
-    assert bool(condition(body, "Stalled")) == case.stalled
+    assert bool(condition(body, "Stalled")) == (case.reason not in HEAL_BY_THEMSELVES)
     if case.http_status is not None:
         assert error["requestId"]
     tries = 1 if case.retry == "Never" else 2

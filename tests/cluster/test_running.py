@@ -32,7 +32,7 @@ def test_only_the_given_namespaces_are_served(
                 served.wait_ready()
             body = other.get()
             assert body is not None
-            assert "status" not in body
+            assert body["status"] == {"observedGeneration": -1}
 
 
 def test_kopf_run_serves_as_well(cluster: ControlPlane, cloud: Simulator, workspace: Workspace) -> None:

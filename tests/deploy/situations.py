@@ -59,6 +59,19 @@ def invalid_spec(workspace: Workspace) -> Body:
     return workspace.wait_reason("InvalidSpec")
 
 
+def group_not_found(workspace: Workspace) -> Body:
+    workspace.create(scalingGroupId="absent")
+    return workspace.wait_reason("GroupNotFound")
+
+
+def group_full(workspace: Workspace) -> Body:
+    fields = {"lifecycle_hook_type": "INSTANCE_TERMINATING", "notification_topic_urn": workspace.topic_urn}
+    for number in range(5):
+        workspace.cloud.put_hook(workspace.group_id, f"other-{number}", **fields)
+    workspace.create()
+    return workspace.wait_reason("QuotaExceeded")
+
+
 def already_exists(workspace: Workspace) -> Body:
     workspace.cloud.put_hook(
         workspace.group_id,
@@ -138,6 +151,8 @@ SITUATIONS: dict[str, tuple[Situation, str]] = {
     "ready": (ready_, "Healthy"),
     "generation-lag": (generation_lag, "Progressing"),
     "topic-not-found": (topic_not_found, "Degraded"),
+    "group-not-found": (group_not_found, "Degraded"),
+    "group-full": (group_full, "Degraded"),
     "invalid-spec": (invalid_spec, "Degraded"),
     "already-exists": (already_exists, "Degraded"),
     "conflict": (conflict, "Degraded"),

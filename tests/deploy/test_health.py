@@ -1,8 +1,11 @@
 """What Argo CD makes of a LifecycleHook, by a real Lua run as Argo CD runs it."""
 
+import json
 import re
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,16 +15,21 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lifecyclehook_operator.cloud.errors import Reason
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHookStatus
+from lifecyclehook_operator.cloud.errors import CallError, Reason, TransientError, WaitingError
+from lifecyclehook_operator.controller.status import Failed, InSync, next_status
 from tests.deploy.situations import SITUATIONS, Body
 from tests.support.controlplane import ControlPlane
 from tests.support.harness import DEPLOY, DOCS, OperatorProcess
 from tests.support.simulator import Simulator
+from tests.support.simulator.caller import build_go_program
 from tests.support.workspace import Workspace, ready
+from tests.unit.samples import make_hook
 
 CONFIG_MAP = yaml.safe_load((DEPLOY / "argocd" / "argocd-cm.yaml").read_text())
 KEY = "resource.customizations.health.as.otc.t-systems.com_LifecycleHook"
 CALLBACK_KEY = "resource.customizations.health.as.otc.t-systems.com_LifecycleCallback"
+NOW = datetime(2026, 3, 1, 0, 10, 30, tzinfo=UTC)
 #: Beside these Argo CD has `table`, and by require("os") what is below.
 WITHHELD = ("string", "math", "io", "os", "debug", "coroutine", "jit")
 
@@ -83,10 +91,32 @@ def operator(cluster: ControlPlane, cloud: Simulator, fast: dict[str, float]) ->
         yield process
 
 
+@pytest.fixture(scope="session")
+def kstatus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that asks the library by which Flux waits for objects."""
+    return build_go_program(".", tmp_path_factory.mktemp("kstatus"), Path(__file__).with_name("kstatus"))
+
+
+def find_kstatus(program: Path, body: Body) -> str:
+    """Return the status that kstatus computes: Current, InProgress, Failed or Terminating."""
+    identity = {"apiVersion": "as.otc.t-systems.com/v1alpha1", "kind": "LifecycleHook"}
+    named = {**identity, **body, "metadata": {"name": "hook", "namespace": "web", **body["metadata"]}}
+    done = subprocess.run([program], input=json.dumps(named), capture_output=True, text=True, timeout=60, check=True)
+    return str(json.loads(done.stdout)["status"])
+
+
+#: A pause and a drift that is only reported are no failure, and Flux waits for the end of them.
+KSTATUS = {"Healthy": "Current", "Progressing": "InProgress", "Degraded": "Failed", "Suspended": "InProgress"}
+
+
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_what_the_operator_writes_has_its_health(workspace: Workspace, operator: OperatorProcess, name: str) -> None:
+def test_what_the_operator_writes_has_its_health(
+    workspace: Workspace, operator: OperatorProcess, kstatus: Path, name: str
+) -> None:
     bring_about, expected = SITUATIONS[name]
     body = bring_about(workspace)
+    is_deleting = "deletionTimestamp" in body["metadata"]
+    assert find_kstatus(kstatus, body) == ("Terminating" if is_deleting else KSTATUS[expected])
     status, message = find_health(body)
     assert status == expected
     if expected != "Progressing":
@@ -104,6 +134,20 @@ def without_observed_generation() -> Body:
     body = resource()
     del body["status"]["conditions"][0]["observedGeneration"]
     return body
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in ("Available", "Drifted", "Paused")])
+@pytest.mark.parametrize("was_ready", [True, False])
+@pytest.mark.parametrize("class_", [WaitingError, TransientError])
+def test_kstatus_fails_as_soon_as_argo_cd_does(
+    kstatus: Path, class_: type[CallError], was_ready: bool, reason: Reason
+) -> None:
+    status = LifecycleHookStatus()
+    if was_ready:
+        status = next_status(status, InSync(make_hook(), "project", "group"), 1, NOW)
+    status = next_status(status, Failed(class_(reason, "why", operation="create")), 2, NOW)
+    body = {"metadata": {"generation": 2}, "status": status.as_object()}
+    assert find_kstatus(kstatus, body) == KSTATUS[find_health(body, NOW)[0]]
 
 
 EDGES = {
@@ -162,9 +206,6 @@ def callback(**conditions: str) -> Body:
 )
 def test_a_callback_has_its_health(body: Body, expected: tuple[str, str]) -> None:
     assert find_health(body, key=CALLBACK_KEY) == expected
-
-
-NOW = datetime(2026, 3, 1, 0, 10, 30, tzinfo=UTC)
 
 
 def failed(ago: timedelta, ready_status: str = "False", reason: str = "CloudUnavailable", now: datetime = NOW) -> Body:

@@ -76,7 +76,10 @@ def test_every_schema_is_structural(path: str) -> None:
     assert set(schema.get("required", ())) <= set(schema.get("properties", {}))
 
 
-@pytest.mark.parametrize("path", [path for path, schema in NODES.items() if "default" in schema])
+DEFAULTED = [path for path, schema in NODES.items() if "default" in schema and not path.endswith(".status")]
+
+
+@pytest.mark.parametrize("path", DEFAULTED)
 def test_a_default_is_allowed_by_its_own_schema_and_not_required(path: str) -> None:
     schema = NODES[path]
     parent, _, name = path.rpartition(".")
@@ -136,7 +139,12 @@ def test_the_rules_for_text_are_told_in_words(field: str, patterns: list[str]) -
     assert all(re.match("m(ust|ay)", message) for message in rules.values())
 
 
-@pytest.mark.parametrize("path", [path for path, schema in NODES.items() if "default" in schema])
+def test_a_new_resource_says_that_it_has_not_been_reconciled() -> None:
+    assert node("status")["default"] == {"observedGeneration": -1}
+    assert LifecycleHookStatus.model_validate(node("status")["default"]) == LifecycleHookStatus()
+
+
+@pytest.mark.parametrize("path", DEFAULTED)
 def test_a_default_is_told_in_words_too(path: str) -> None:
     """`kubectl explain` shows descriptions, and no defaults."""
     assert NODES[path]["description"].endswith(f" Defaults to {NODES[path]['default']}.")

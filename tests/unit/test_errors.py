@@ -93,10 +93,7 @@ REASONS_OF_THE_DESIGN = {
 }
 REASONS_THAT_ARE_NO_FAILURE = {"Available", "Creating", "Updating", "Deleting", "Drifted", "Paused"}
 FAILURES = [reason for reason in Reason if reason not in REASONS_THAT_ARE_NO_FAILURE]
-NEED_HUMANS = {
-    *("InvalidSpec", "Conflict", "AlreadyExists", "CredentialsNotFound", "CredentialsInvalid"),
-    *("AuthenticationFailed", "Forbidden"),
-}
+HEAL_BY_THEMSELVES = {"GroupBusy", "Throttled", "CloudUnavailable"}
 
 
 @pytest.mark.parametrize("code", AS_CODES)
@@ -202,7 +199,7 @@ def test_the_reasons_are_those_of_the_design() -> None:
 def test_every_failure_says_what_to_do_and_whether_only_a_human_can(reason: Reason) -> None:
     error = UnexpectedError(reason, "as it pleases", operation="create")
     assert error.advice.endswith(".") or reason is Reason.CLOUD_UNAVAILABLE  # only waiting helps
-    assert error.is_terminal == (reason in NEED_HUMANS)
+    assert error.is_terminal == (reason not in HEAL_BY_THEMSELVES)
 
 
 def test_an_error_shows_its_message_and_keeps_the_details() -> None:

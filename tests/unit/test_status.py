@@ -67,6 +67,7 @@ NO_SECRET = failed(
     CredentialsError, Reason.CREDENTIALS_NOT_FOUND, "Secret web/otc does not exist", operation="authenticate"
 )
 RUBBISH = failed(UnexpectedError, Reason.UNEXPECTED_RESPONSE, http_status=404)
+MALFORMED = failed(TransientError, Reason.UNEXPECTED_RESPONSE, http_status=200)
 CONFLICT = failed(WaitingError, Reason.CONFLICT, "LifecycleHook web/other owns the hook", operation="claim")
 FAILURES = [UNAVAILABLE, CONNECTION_LOST, QUOTA, INVALID, TAKEN, CONFLICT, NO_SECRET, RUBBISH]
 EDITED = InSync(make_hook(default_timeout=60, notification_metadata="x"), "project-1", "group-1")
@@ -127,14 +128,15 @@ def test_a_failure_shows_what_the_cloud_answered_and_what_to_do() -> None:
         "observedGeneration": 1,
         "conditions": [
             {
-                "type": "Ready",
-                "status": "False",
+                "type": type_,
+                "status": status,
                 "reason": "QuotaExceeded",
                 "message": "create: too many (400 AS.7038). An AS group can have at most five hooks: delete one. "
                 "The operator retries every few minutes.",
                 "observedGeneration": 1,
                 "lastTransitionTime": AT_NOON,
             }
+            for type_, status in (("Ready", "False"), ("Stalled", "True"))
         ],
         "error": {
             "operation": "create",
@@ -166,10 +168,12 @@ def test_a_failure_with_no_answer_has_no_http_status_and_no_code() -> None:
         ([SYNCED], UNAVAILABLE, ("Unknown", "CloudUnavailable"), None),
         ([SYNCED], CONNECTION_LOST, ("Unknown", "CloudUnavailable"), None),
         ([SYNCED, UNAVAILABLE], UNAVAILABLE, ("Unknown", "CloudUnavailable"), None),
-        ([SYNCED, UNAVAILABLE], QUOTA, ("False", "QuotaExceeded"), None),
+        ([SYNCED, UNAVAILABLE], QUOTA, ("False", "QuotaExceeded"), ("True", "QuotaExceeded")),
         ([QUOTA], UNAVAILABLE, ("False", "CloudUnavailable"), None),
-        ([SYNCED], QUOTA, ("False", "QuotaExceeded"), None),
-        ([SYNCED], RUBBISH, ("False", "UnexpectedResponse"), None),
+        ([SYNCED], QUOTA, ("False", "QuotaExceeded"), ("True", "QuotaExceeded")),
+        ([SYNCED], RUBBISH, ("False", "UnexpectedResponse"), ("True", "UnexpectedResponse")),
+        ([SYNCED], MALFORMED, ("Unknown", "UnexpectedResponse"), None),
+        ([], MALFORMED, ("False", "UnexpectedResponse"), ("True", "UnexpectedResponse")),
         ([SYNCED], INVALID, ("False", "InvalidSpec"), ("True", "InvalidSpec")),
         ([], TAKEN, ("False", "AlreadyExists"), ("True", "AlreadyExists")),
         ([], NO_SECRET, ("False", "CredentialsNotFound"), ("True", "CredentialsNotFound")),
@@ -183,7 +187,7 @@ def test_a_failure_with_no_answer_has_no_http_status_and_no_code() -> None:
         ([INVALID], PAUSED, ("Unknown", "Paused"), None),
         ([PAUSED], UNAVAILABLE, ("False", "CloudUnavailable"), None),
         ([SYNCED, PAUSED], UNAVAILABLE, ("Unknown", "CloudUnavailable"), None),
-        ([SYNCED, PAUSED], QUOTA, ("False", "QuotaExceeded"), None),
+        ([SYNCED, PAUSED], QUOTA, ("False", "QuotaExceeded"), ("True", "QuotaExceeded")),
     ],
 )
 def test_ready_is_unknown_only_while_the_cloud_fails_a_hook_that_was_fine(
@@ -218,7 +222,7 @@ def test_a_condition_gets_a_new_time_only_with_a_new_status(before: Outcome, aft
 
 
 def test_stalled_gets_a_time_of_its_own() -> None:
-    status = next_status(follow(QUOTA), INVALID, 1, LATER)
+    status = next_status(follow(UNAVAILABLE), INVALID, 1, LATER)
     assert {condition.type: condition.last_transition_time for condition in status.conditions} == {
         "Ready": AT_NOON,
         "Stalled": AT_LATER,

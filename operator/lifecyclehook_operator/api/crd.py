@@ -73,6 +73,7 @@ def _build_hook_crd() -> dict[str, Any]:
         (v1alpha1.LifecycleHookSpec, v1alpha1.LifecycleHookStatus),
         columns=_HOOK_COLUMNS,
         rules=_HOOK_RULES,
+        default_status={"observedGeneration": v1alpha1.NONE_OBSERVED},
     )
 
 
@@ -87,16 +88,19 @@ def _build_callback_crd() -> dict[str, Any]:
     )
 
 
-def _build_crd(
+def _build_crd(  # noqa: PLR0913
     names: tuple[str, str, Sequence[str]],
     description: str,
     models: tuple[type[BaseModel], type[BaseModel]],
     *,
     columns: Sequence[tuple[str, str, str, bool]],
     rules: Sequence[Mapping[str, str]],
+    default_status: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     kind, plural, short_names = names
     spec, status = map(_schema, models)
+    if default_status:
+        status["default"] = default_status
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -41,6 +41,10 @@ FORCE_RELEASE_ANNOTATION = f"{GROUP}/force-release"
 #: value but "false".
 PAUSED_ANNOTATION = f"{GROUP}/paused"
 
+#: The observedGeneration of a new resource, by which kstatus knows that there is more to come: without any status, it
+#: takes a resource for Current.
+NONE_OBSERVED = -1
+
 #: The fields that a modify call can change (table 2, without the name).
 MUTABLE_FIELDS = (
     "lifecycle_hook_type",
@@ -259,12 +263,12 @@ class LifecycleHookStatus(Model):
     """The observed state."""
 
     observed_generation: int | None = Field(
-        default=None, description="The metadata.generation that was last reconciled."
+        default=None, description="The metadata.generation that was last reconciled; -1: none yet."
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),
-        description="Ready: the hook in AS matches the spec. Stalled: a human has to act. SuspensionsKnown: "
-        "suspendedInstances is what AS lists.",
+        description="Ready: the hook in AS matches the spec. Stalled: it cannot become Ready until somebody changes "
+        "something. SuspensionsKnown: suspendedInstances is what AS lists.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     applied_generation: int | None = Field(
@@ -277,6 +281,11 @@ class LifecycleHookStatus(Model):
         default=None, description="The instances that the hook suspends. Present only with suspensionPolicy Watch."
     )
     error: ErrorStatus | None = Field(default=None, description="Present only if the last attempt failed.")
+
+    @field_validator("observed_generation")
+    @classmethod
+    def _read_default(cls, value: int | None) -> int | None:
+        return None if value == NONE_OBSERVED else value
 
     def condition(self, type_: str) -> Condition | None:
         """Return the condition of that type, or None."""

@@ -113,8 +113,8 @@ class CallError(Exception):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether human action is needed, for the Stalled condition."""
-        return self.reason in _NEEDS_HUMAN
+        """Whether somebody has to change something, for the Stalled condition."""
+        return self.reason not in _HEALS_BY_ITSELF
 
     @property
     def advice(self) -> str:
@@ -203,17 +203,8 @@ HTTP_STATUSES: Mapping[int, Rule] = {
     504: (TransientError, Reason.CLOUD_UNAVAILABLE),
 }
 
-_NEEDS_HUMAN = frozenset(
-    {
-        Reason.INVALID_SPEC,
-        Reason.CONFLICT,
-        Reason.ALREADY_EXISTS,
-        Reason.CREDENTIALS_NOT_FOUND,
-        Reason.CREDENTIALS_INVALID,
-        Reason.AUTHENTICATION_FAILED,
-        Reason.FORBIDDEN,
-    }
-)
+#: What ends by itself. deploy/argocd/argocd-cm.yaml has the same list.
+_HEALS_BY_ITSELF = frozenset({Reason.GROUP_BUSY, Reason.THROTTLED, Reason.CLOUD_UNAVAILABLE})
 
 
 _ADVICE: Mapping[Reason, str] = {

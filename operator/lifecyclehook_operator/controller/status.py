@@ -141,8 +141,9 @@ def next_status(
     error = outcome.error
     entry = error_entry(error, previous.error if previous.observed_generation == generation else None, timestamp)
     message = describe_error(error, entry, outcome.context)
-    conditions = [condition("Ready", _readiness(error, previous), error.reason, message)]
-    if error.is_terminal:
+    readiness = _readiness(error, previous)
+    conditions = [condition("Ready", readiness, error.reason, message)]
+    if error.is_terminal and readiness == "False":
         conditions.append(condition("Stalled", "True", error.reason, message))
     changes = {
         "observed_generation": generation,

@@ -78,8 +78,8 @@ def error_of(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, body["error"]["code"]
 
 
-def build_go_program(package: str, folder: Path) -> Path:
-    """Build a package of gosdk into a folder, and return the program."""
+def build_go_program(package: str, folder: Path, module: Path = Path(__file__).parent / "gosdk") -> Path:
+    """Build a package of a module into a folder, and return the program."""
     go = shutil.which("go")
     if go is None:
         pytest.fail("these tests build a Go program: put Go 1.26 or later on the PATH")
@@ -87,7 +87,7 @@ def build_go_program(package: str, folder: Path) -> Path:
     command = [go, "build", "-mod=readonly", "-trimpath", "-o", str(built), package]
     build = subprocess.run(
         command,
-        cwd=Path(__file__).parent / "gosdk",
+        cwd=module,
         env={**os.environ, "CGO_ENABLED": "0"},
         capture_output=True,
         text=True,
