@@ -164,7 +164,7 @@ class AutoScalingClient:
         return _read_hook("modify", response, read_json("modify", response), hook_name)
 
     async def delete_hook(self, group_id: str, hook_name: str) -> None:
-        """Delete a hook (as_06_0905)."""
+        """Delete a hook (as_06_0907)."""
         await self._call("delete", "DELETE", f"{group_id}/{hook_name}")
 
     async def list_suspensions(self, group_id: str, *, not_before: float) -> Suspensions:
