@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lifecyclehook_operator.cloud.errors import Reason
 from tests.deploy.rendering import make_overlay, only, render
+from tests.docs.pages import find_blocks
 from tests.support.controlplane import ControlPlane, free_ports
 from tests.support.harness import DEPLOY, OperatorProcess
 from tests.support.monitoring import DASHBOARD, GROUPS, RULES, TARGETS, fill_in
@@ -143,19 +144,14 @@ def test_every_alert_says_how_bad_it_is_what_to_do_and_where_to_read_more() -> N
         assert "namespace" in labels_told(rule["expr"])
 
 
-def test_runbooks_become_urls_by_an_overlay(cluster: ControlPlane, tmp_path: Path) -> None:
+def test_runbooks_become_urls_by_what_a_page_adds_to_an_overlay(cluster: ControlPlane, tmp_path: Path) -> None:
     if cluster.binaries.kubernetes < (1, 34):
         pytest.skip("kubectl before 1.34 has a kustomize without sourceValue")
-    base = "https://git.example.com/platform/lifecyclehook-operator/blob/main/docs"
+    (snippet,) = [block.text for block in find_blocks("yaml") if block.text.startswith("replacements:")]
     overlay = make_overlay(tmp_path, "web", resources=[DEPLOY / "overlays" / "metrics"])
-    content = yaml.safe_load((overlay / "kustomization.yaml").read_text())
-    target = {
-        "select": {"kind": "PrometheusRule", "name": "lifecyclehook-operator"},
-        "fieldPaths": ["spec.groups.*.rules.*.annotations.runbook_url"],
-        "options": {"delimiter": "/", "index": 0},
-    }
-    content["replacements"] = [{"sourceValue": base, "targets": [target]}]
-    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    with (overlay / "kustomization.yaml").open("a") as file:
+        file.write(snippet)
+    base = yaml.safe_load(snippet)["replacements"][0]["sourceValue"]
     groups = only(render(cluster.kubectl_path, overlay), "PrometheusRule")["spec"]["groups"]
     assert [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]] == [
         f"{base}/operations.md#{rule['alert'].lower()}" for rule in RULES
