@@ -144,7 +144,7 @@ def prepare_kubectl(words: list[str]) -> list[str]:
 def prepare_helm(words: list[str]) -> list[str]:
     """Return the arguments as they are run here: there is no release to upgrade, and nothing is to be installed."""
     if words[0] in ("install", "upgrade"):
-        return ["template", *(word for word in words[1:] if word != "--reuse-values")]
+        return ["template", *(word for word in words[1:] if word != "--reset-then-reuse-values")]
     assert words[0] == "show", f"how is helm {words[0]} to be checked?"
     return words
 
