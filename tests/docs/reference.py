@@ -128,7 +128,7 @@ def reasons() -> str:
     def row(reason: Reason) -> Sequence[str]:
         codes = [code for code, rule in AS_CODES.items() if rule[1] is reason]
         statuses = [str(status) for status, rule in HTTP_STATUSES.items() if rule[1] is reason]
-        is_stalled = WaitingError(reason, "", operation="").is_terminal
+        is_stalled = reason in classes and WaitingError(reason, "", operation="").is_terminal
         causes = ", ".join([*codes, *statuses])
         return f"`{reason}`", meanings[reason.name], causes, classes.get(reason, ""), "yes" if is_stalled else ""
 

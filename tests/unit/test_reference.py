@@ -36,8 +36,9 @@ def test_every_option_has_a_row(name: str) -> None:
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_is_explained(reason: Reason) -> None:
     (row,) = [line for line in PARTS["reasons"]().splitlines() if line.startswith(f"| `{reason}` |")]
-    _, _, meaning, _, class_, _, _ = row.split("|")
+    _, _, meaning, _, class_, stalled, _ = row.split("|")
     assert meaning.strip()
+    assert not stalled.strip() or class_.strip()  # what is no failure cannot be Stalled
     assert class_.strip() or reason in ("Available", "Drifted", "Paused")
 
 
