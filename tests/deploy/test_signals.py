@@ -120,8 +120,10 @@ def test_what_the_operator_exposes_is_what_they_may_ask_for(
     with OperatorProcess(cluster, cloud.credentials_env(), metrics_port=port, **fast):
         workspace.create(suspensionPolicy="Watch")
         workspace.wait_ready()
+        for instance_id in ("i-1", "i-2"):
+            cloud.add_hanging_instance(workspace.group_id, "hook", instance_id)
         workspace.call_back("CONTINUE", "i-2")
-        cloud.add_hanging_instance(workspace.group_id, "hook", "i-1")
+        workspace.wait_complete()
         workspace.patch("hook", {"metadata": {"annotations": {"as.otc.t-systems.com/reconcile-at": "now"}}})
         workspace.wait("it is shown", lambda body: body["status"].get("suspendedInstances", {}).get("count"))
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).raise_for_status().text
