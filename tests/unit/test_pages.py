@@ -134,6 +134,13 @@ def test_yaml_is_yaml(block: Block) -> None:
     assert all(isinstance(each, dict) for each in yaml.safe_load_all(block.text))
 
 
+def test_a_remote_folder_is_one_of_the_repository() -> None:
+    (block,) = [block for block in find_blocks("yaml") if "https://github.com/OWNER/REPO//" in block.text]
+    paths = re.findall(r"OWNER/REPO//(.*)\?ref=", block.text)
+    assert paths
+    assert all((REPOSITORY / path / "kustomization.yaml").is_file() for path in paths)
+
+
 def test_the_recording_is_small_and_shows_what_is_recorded_now() -> None:
     recorded = (DOCS / "demo.svg").read_text()
     assert len(recorded) < 300_000
