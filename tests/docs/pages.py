@@ -66,7 +66,7 @@ def find_commands() -> list[Command]:
         )
         assert not before.strip(), f"{block} begins with output"
         for part in parts:
-            text, *output = part.rstrip("\n").split("\n")
+            text, *output = re.sub(r" \\\n +", " ", part.rstrip("\n")).split("\n")
             commands.append(Command(block, text, tuple(output)))
     return commands
 
