@@ -14,6 +14,8 @@ demo: $(VENV)/.installed  ## Run the operator on a local control plane and a sim
 	@exec $(BIN)/python -m tests.demo $(if $(ONCE),--once)
 
 test: $(VENV)/.installed lint  ## Run every check and every test (KUBERNETES=1.31: on that version).
+	@$(BIN)/python -m tests.support.controlplane build
+	@$(BIN)/python -m tests.support.gotools actionlint helm prometheus promtool > /dev/null
 	@exec $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 coverage: $(VENV)/.installed  ## Run every test and show what of the operator they reach; takes twice as long.

@@ -41,8 +41,11 @@ def write_line(config: pytest.Config, line: str) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Make the binaries before the first test: a build must not count against a test's timeout."""
-    if session.config.option.collectonly:
+    """Make the binaries before the first test: a build must not count against a test's timeout.
+
+    One of several processes could not say what it does: `make test` makes the binaries before it starts them.
+    """
+    if session.config.option.collectonly or hasattr(session.config, "workerinput"):
         return
     used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     say = functools.partial(write_line, session.config)

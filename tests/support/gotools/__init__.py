@@ -1,4 +1,8 @@
-"""Programs that tests use and PyPI does not have, built from the Go modules that the go.mod beside this file pins."""
+"""Programs that tests use and PyPI does not have, built from Go modules.
+
+Each folder beside this file has a go.mod that pins one of them: together they would ask for versions of libraries that
+not all of them can be built with.
+"""
 
 import hashlib
 import os
@@ -15,13 +19,14 @@ from tests.support.controlplane.binaries import (
     run_build,
 )
 
-MODULE_DIR = Path(__file__).parent
+MODULES_DIR = Path(__file__).parent
+#: The folder of the module, and the package, of each program.
 PACKAGES = {
-    "actionlint": "github.com/rhysd/actionlint/cmd/actionlint",
-    "helm": "helm.sh/helm/v4/cmd/helm",
-    "kind": "sigs.k8s.io/kind",
-    "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
-    "promtool": "github.com/prometheus/prometheus/cmd/promtool",
+    "actionlint": ("actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
+    "helm": ("helm", "helm.sh/helm/v4/cmd/helm"),
+    "kind": ("kind", "sigs.k8s.io/kind"),
+    "prometheus": ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
+    "promtool": ("prometheus", "github.com/prometheus/prometheus/cmd/promtool"),
 }
 #: Prometheus without its clients of clouds, which take half of its build.
 TAGS = "remove_all_sd"
@@ -32,24 +37,26 @@ def find_or_make_tool(name: str, say: Say = print_line) -> Path:
 
     Raises BinariesNotFoundError, with what to install, if it cannot be built.
     """
-    program = _cache() / name
+    module, package = PACKAGES[name]
+    program = _cache(MODULES_DIR / module) / name
     if os.access(program, os.X_OK):
         return program
     with exclusive(program, say):
         # Another process may have made it while we waited for the lock.
         if not os.access(program, os.X_OK):
-            _build(name, program, say)
+            _build(MODULES_DIR / module, package, program, say)
     return program
 
 
-def _cache() -> Path:
+def _cache(module: Path) -> Path:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum"):
-        digest.update((MODULE_DIR / name).read_bytes())
+        digest.update((module / name).read_bytes())
     return cache_root().with_name("gotools") / "-".join((*go_platform(), digest.hexdigest()[:16]))
 
 
-def _build(name: str, program: Path, say: Say) -> None:
+def _build(module: Path, package: str, program: Path, say: Say) -> None:
+    name = program.name
     go = shutil.which("go")
     if go is None:
         raise BinariesNotFoundError(f"{name} can't be built, there is no Go here: install Go 1.26 or later.")
@@ -57,6 +64,6 @@ def _build(name: str, program: Path, say: Say) -> None:
     # Whole or absent: a build that is killed leaves a file that nobody takes for the program.
     partial = program.with_name(f"{name}.partial")
     flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", f"-tags={TAGS}"]
-    run_build([go, "build", "-C", str(MODULE_DIR), *flags, "-o", str(partial), PACKAGES[name]], f"building {name}", say)
+    run_build([go, "build", "-C", str(module), *flags, "-o", str(partial), package], f"building {name}", say)
     partial.replace(program)
     say(f"{name} is {program}")

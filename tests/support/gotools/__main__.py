@@ -1,4 +1,4 @@
-"""`python -m tests.support.gotools NAME` prints where a program is, and builds it first if need be."""
+"""`python -m tests.support.gotools NAME ...` prints where these programs are, and builds them first if need be."""
 
 import argparse
 import sys
@@ -11,9 +11,10 @@ from . import PACKAGES, find_or_make_tool
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.support.gotools", description=__doc__)
-    parser.add_argument("name", choices=PACKAGES)
+    parser.add_argument("names", choices=PACKAGES, nargs="+", metavar="NAME")
     try:
-        print(find_or_make_tool(parser.parse_args().name, partial(print, file=sys.stderr, flush=True)))
+        for name in parser.parse_args().names:
+            print(find_or_make_tool(name, partial(print, file=sys.stderr, flush=True)))
     except BinariesNotFoundError as error:
         sys.exit(str(error))
 

@@ -36,7 +36,7 @@ def test_it_is_built_once(go: Callable[[str], None], tmp_path: Path, cache: Path
     lines: list[str] = []
     found = find_or_make_tool("helm", lines.append)
     assert found.is_relative_to(cache)
-    assert found.read_text() == f"{gotools.PACKAGES['helm']}\n"
+    assert found.read_text() == f"{gotools.PACKAGES['helm'][1]}\n"
     assert lines[0].startswith("Building helm (")
     assert find_or_make_tool("helm", lines.append) == found
     assert (tmp_path / "calls").read_text() == "call\n"
@@ -55,10 +55,9 @@ def test_another_version_is_another_program(
 ) -> None:
     go(BUILD)
     first = find_or_make_tool("helm", print)
-    for name in ("go.mod", "go.sum"):
-        shutil.copy(gotools.MODULE_DIR / name, tmp_path)
-    (tmp_path / "go.mod").write_text("changed")
-    monkeypatch.setattr(gotools, "MODULE_DIR", tmp_path)
+    shutil.copytree(gotools.MODULES_DIR / "helm", tmp_path / "helm")
+    (tmp_path / "helm" / "go.mod").write_text("changed")
+    monkeypatch.setattr(gotools, "MODULES_DIR", tmp_path)
     assert find_or_make_tool("helm", print) != first
 
 
@@ -69,5 +68,6 @@ def test_without_go_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_each_is_pinned() -> None:
-    tools = (gotools.MODULE_DIR / "go.mod").read_text().partition("tool (")[2].partition(")")[0].split()
-    assert sorted(gotools.PACKAGES.values()) == tools
+    for module, package in gotools.PACKAGES.values():
+        lines = (gotools.MODULES_DIR / module / "go.mod").read_text().split("\n")
+        assert {f"tool {package}", f"\t{package}"} & {*lines}
