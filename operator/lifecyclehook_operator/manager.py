@@ -75,6 +75,7 @@ class Manager:
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
         for signal_number in (signal.SIGTERM, signal.SIGINT):  # PID 1 gets no signal that it has no handler for
             loop.add_signal_handler(signal_number, task.cancel)
+        loop.set_exception_handler(log_loop_error)
         async with self:
             await self._listen()
             if self._options.leader_elect:
@@ -283,6 +284,17 @@ def _timing(options: Settings) -> Timing:
         slow_max=options.slow_retry_max_seconds,
         settling=2 * options.cloud_timeout_seconds,
     )
+
+
+def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that asyncio reports.
+
+    In the end kopf leaves the generators of its watches behind, one within another, and asyncio closes all at once.
+    """
+    if "asyncgen" in context:
+        logger.debug("%s: %s", context["message"], context["exception"])
+    else:
+        loop.default_exception_handler(context)
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

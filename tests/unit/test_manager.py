@@ -1,9 +1,13 @@
 """How the process exits if kopf does not return."""
 
+import asyncio
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from lifecyclehook_operator import manager
 
 SCRIPT = """
 import asyncio, sys
@@ -62,3 +66,15 @@ def test_nothing_follows_the_last_line() -> None:
         [sys.executable, "-c", SCRIPT_OF_A_FAILURE], capture_output=True, text=True, timeout=30, check=False
     )
     assert ended.stderr.splitlines()[-1].endswith("The operator cannot run: ValueError: out of order")
+
+
+async def test_what_kopf_leaves_to_close_in_the_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    loop = asyncio.get_running_loop()
+    error = RuntimeError("generator did not stop")
+    manager.log_loop_error(loop, {"message": "closing failed", "exception": error, "asyncgen": object()})
+    manager.log_loop_error(loop, {"message": "a task failed", "exception": error})
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("DEBUG", "closing failed: generator did not stop"),
+        ("ERROR", "a task failed"),
+    ]
