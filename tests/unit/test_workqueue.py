@@ -150,6 +150,20 @@ def test_uvloop_does_not_tell_when_a_timer_that_is_due_is_due(work: Work) -> Non
     assert work.keys == ["a"]
 
 
+async def test_a_timer_that_is_early_makes_nobody_early(
+    queue: WorkQueue, work: Work, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, due_at = asyncio.get_running_loop(), clock.now + 1
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "call_at", lambda _, *call: loop.call_soon(*call))
+        queue.add_at("a", due_at)
+    await settle()
+    assert work.seen == []
+    clock.now = due_at
+    await settle()
+    assert work.seen == [("a", due_at)]
+
+
 async def test_the_earlier_of_two_times_counts(queue: WorkQueue, work: Work, clock: Clock) -> None:
     for due_at in (1060, 1030, 1090, NEVER):
         queue.add_at("a", due_at)

@@ -52,7 +52,7 @@ class WorkQueue:
         if self._is_closed or planned_at <= due_at:
             return
         self._cancel_timer(key)
-        self._timers[key] = due_at, asyncio.get_running_loop().call_at(due_at, self._start, key, due_at)
+        self._set_timer(key, due_at)
 
     def add_rate_limited(self, key: str) -> int:
         """Have a key processed again after a failure, ever later until `done`; return how many there have been."""
@@ -87,6 +87,15 @@ class WorkQueue:
         for worker in unfinished:
             worker.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
+
+    def _set_timer(self, key: str, due_at: float) -> None:
+        self._timers[key] = due_at, asyncio.get_running_loop().call_at(due_at, self._on_timer, key, due_at)
+
+    def _on_timer(self, key: str, due_at: float) -> None:
+        if now() < due_at:  # uvloop rounds to milliseconds, and who is early would not count as having seen what is due
+            self._set_timer(key, due_at)
+        else:
+            self._start(key, due_at)
 
     def _start(self, key: str, due_at: float) -> None:
         self._cancel_timer(key)
