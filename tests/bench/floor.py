@@ -87,7 +87,7 @@ class Floor:
         if "deletionTimestamp" in metadata:
             await self._call("DELETE", f"{group}/{name}")
             return await self._patch(path, {"metadata": {"finalizers": []}}, MERGE)
-        if "status" in body:
+        if "lifecycleHook" in body.get("status", {}):
             hook = await self._call("PUT", f"{group}/{name}", fields)
         else:
             body = await self._patch(path, {"metadata": {"finalizers": [FINALIZER]}}, MERGE)

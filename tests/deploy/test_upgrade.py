@@ -14,7 +14,7 @@ from tests.support.harness import OperatorProcess
 from tests.support.simulator import Simulator, run_simulator
 from tests.support.workspace import Workspace
 
-STORED = sorted(FIXTURES.glob("*.yaml"))
+STORED = sorted(FIXTURES.glob("[0-9]*.yaml"))
 ASSIGNED_BY_THE_API_SERVER = ("creationTimestamp", "generation", "resourceVersion", "uid")
 
 

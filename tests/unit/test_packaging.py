@@ -79,7 +79,7 @@ def test_the_image_is_labelled_with_the_version_of_the_package() -> None:
 
 def test_the_bill_of_materials_has_what_is_locked(tmp_path: Path) -> None:
     # Whoever runs this has the requirements installed, and make is not to install them again.
-    command = ["make", "--old-file=.venv/.installed", "sbom", f"DIST={tmp_path}"]
+    command = ["make", "--no-print-directory", "--old-file=.venv/.installed", "sbom", f"DIST={tmp_path}"]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (made.returncode, made.stdout + made.stderr) == (0, "")
     bill = json.loads((tmp_path / "sbom.cdx.json").read_text())
