@@ -1,4 +1,4 @@
-"""What is assumed of the calls about hooks (as_06_0901 to as_06_0905)."""
+"""What is assumed of the calls about hooks (as_06_0901 to as_06_0904, and as_06_0907)."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from .group import LEFT_OUT, MAX_HOOKS
 from .project import TokenHeader
 from .run import Run
 
-CREATE, LIST, GET, MODIFY, DELETE = (f"as_06_090{number}" for number in range(1, 6))
+CREATE, LIST, GET, MODIFY, DELETE = (f"as_06_090{number}" for number in (1, 2, 3, 4, 7))
 ERRORS, RIGHTS, IAM = "as_07_0102", "as_07_0210", "IAM API v3"
 #: Table 3 of the create page.
 FIELDS = {

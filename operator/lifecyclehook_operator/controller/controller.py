@@ -84,7 +84,7 @@ class Controller:
         self._is_relisted = True  # what `begin` lists may be gone before the watch begins
         self._tasks: list[asyncio.Task[None]] = []
         self.observers: list[Observer] = []
-        #: What else to compare, with each of these namespaces; "" means all. Each may raise KubernetesError.
+        #: What else compares what is known with what there is in these namespaces. Each may raise KubernetesError.
         self.checks: list[Callable[[Sequence[str]], Awaitable[None]]] = []
 
     def __len__(self) -> int:
