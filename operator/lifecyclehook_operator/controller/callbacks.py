@@ -400,7 +400,7 @@ class _Attempt:
             target,
             ours,
             may_have_acted=self.state.may_have_acted,
-            may_act_yet=self.state.may_have_acted and not_before < self.state.settles_at,
+            may_act_yet=not_before < self.state.settles_at,
         )
 
     async def _act(self, client: AutoScalingClient, not_before: float) -> Outcome:
