@@ -1,8 +1,12 @@
 """Items: one worker at a time for each key, again when asked for, later when that is due, and none after the end."""
 
 import asyncio
+import contextvars
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from contextvars import ContextVar
 
 import pytest
 
@@ -155,13 +159,40 @@ async def test_a_timer_that_is_early_makes_nobody_early(
 ) -> None:
     loop, due_at = asyncio.get_running_loop(), clock.now + 1
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "call_at", lambda _, *call: loop.call_soon(*call))
+        patched.setattr(loop, "call_at", lambda _, *call, **how: loop.call_soon(*call, **how))
         queue.add_at("a", due_at)
     await settle()
     assert work.seen == []
     clock.now = due_at
     await settle()
     assert work.seen == [("a", due_at)]
+
+
+async def test_what_the_context_of_a_caller_refers_to_is_not_kept_until_the_key_is_due(
+    queue: WorkQueue, work: Work, clock: Clock
+) -> None:
+    class Event:
+        """Stands for what kopf puts into the context of a handler."""
+
+    variable: ContextVar[Event] = ContextVar("event")
+    seen: list[Event | None] = []
+
+    async def look() -> None:
+        seen.append(variable.get(None))
+        queue.add_at("a", clock.now + 60)
+
+    work.steps["a"] = [look]
+    event = Event()
+    reference = weakref.ref(event)
+    context = contextvars.copy_context()
+    context.run(variable.set, event)
+    context.run(queue.add_at, "b", clock.now + 60)
+    context.run(queue.add, "a")
+    del event, context
+    await settle()
+    assert seen == [None]
+    gc.collect()
+    assert reference() is None
 
 
 async def test_the_earlier_of_two_times_counts(queue: WorkQueue, work: Work, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 
 from lifecyclehook_operator.controller.timing import NEVER, jitter, now
 from lifecyclehook_operator.metrics import WORKQUEUE_DEPTH, WORKQUEUE_DURATION, WORKQUEUE_RETRIES
@@ -89,7 +90,9 @@ class WorkQueue:
         await asyncio.gather(*unfinished, return_exceptions=True)
 
     def _set_timer(self, key: str, due_at: float) -> None:
-        self._timers[key] = due_at, asyncio.get_running_loop().call_at(due_at, self._on_timer, key, due_at)
+        # Each timer and worker has a context of its own: in that of a handler is the watch event, which it would keep.
+        timer = asyncio.get_running_loop().call_at(due_at, self._on_timer, key, due_at, context=Context())
+        self._timers[key] = due_at, timer
 
     def _on_timer(self, key: str, due_at: float) -> None:
         if now() < due_at:  # uvloop rounds to milliseconds, and who is early would not count as having seen what is due
@@ -103,7 +106,8 @@ class WorkQueue:
             return
         self._dirty[key] = due_at
         if key not in self._workers:
-            self._workers[key] = asyncio.create_task(self._work(key), name=f"worker of {key}")
+            work = self._work(key)
+            self._workers[key] = asyncio.create_task(work, name=f"worker of {key}", context=Context())
 
     async def _work(self, key: str) -> None:
         try:
