@@ -29,6 +29,13 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         """Store nothing."""
 
 
+class _NoProgress(kopf.StatusProgressStorage):
+    """Keeps kopf from copying what it compares: handlers of events have no progress that it would have to leave out."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 class _EndlessBackoff:
     """Waits between the tries of a request, in seconds: a watch outlives an outage of any length."""
 
@@ -41,12 +48,15 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     """Set kopf up, and begin to reconcile."""
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NoDiffBase()
+    settings.persistence.progress_storage = _NoProgress()
     settings.scanning.disabled = True  # what it would look for is waited for here, with fewer rights
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = _EndlessBackoff()
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 240  # ends a watch that has gone silent unnoticed
+    settings.watching.chunk_size = 250  # else all objects are in memory at once, as long as the first list takes
+    settings.queueing.idle_timeout = 0.2  # a worker takes as much memory as its object
     settings.watching.label_selectors[_SECRETS] = IN_USE_LABEL
     if "manager" not in memo:  # under kopf run
         memo.manager = Manager(Settings())
