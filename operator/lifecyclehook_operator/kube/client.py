@@ -1,13 +1,14 @@
 """What we read and write ourselves at the API server; watching is kopf's.
 
-The official client connects and authenticates. Its typed calls are left out: they validate and convert what we read
-from JSON ourselves, and cost more than all the rest of a call.
+The official client says how to connect and authenticates. Its typed calls are left out: they validate and convert what
+we read from JSON ourselves, and cost more than all the rest of a call.
 """
 
+import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -18,6 +19,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from pydantic_core import from_json
+from yarl import URL
 
 from lifecyclehook_operator.api.callback import PLURAL as CALLBACK_PLURAL
 from lifecyclehook_operator.api.callback import LifecycleCallback
@@ -41,6 +43,8 @@ _PROBE_TIMEOUT_SECONDS = 3.0
 #: Some 10 ms of the event loop's time.
 _PAGE_SIZE = 250
 _WATCH_SECONDS = 240
+#: An event of a watch is one line, with the metadata of an object in it.
+_LINE_BYTES = 2 * 1024 * 1024
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
@@ -76,8 +80,16 @@ class KubeClient:
     Every method raises KubernetesError, StaleError where the object is not as it was read.
     """
 
-    def __init__(self, api: ApiClient) -> None:
+    def __init__(self, api: ApiClient, session: aiohttp.ClientSession) -> None:
+        """
+        Args:
+            api: knows the address and the credentials.
+            session: sends the requests.
+        """
         self.api = api
+        self._session = session
+        server_name = api.configuration.tls_server_name
+        self._tls: dict[str, Any] = {"server_hostname": server_name} if server_name else {}
 
     async def is_crd_installed(self) -> bool:
         """Return whether the API server serves our resources."""
@@ -220,15 +232,16 @@ class KubeClient:
         query = {"watch": "true", "resourceVersion": since, "timeoutSeconds": str(_WATCH_SECONDS)}
         timeout, accept = _WATCH_SECONDS + _TIMEOUT_SECONDS, _as_metadata("PartialObjectMetadata")
         path = _secrets_path(namespace)
-        async with self._send("GET", path, query=query, accept=accept, timeout_seconds=timeout) as response:
-            if response.status != HTTPStatus.OK:
-                raise _error_from(response, await response.read())
-            async for line in response.content:
-                event = _parse(line)
-                if event["type"] == "ERROR":
-                    raise KubernetesError(f"the watch of Secrets has ended: {event['object'].get('message')}")
-                metadata = event["object"]["metadata"]
-                yield metadata["namespace"], metadata["name"]
+        with _failures():
+            async with await self._send("GET", path, query=query, accept=accept, timeout_seconds=timeout) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _error_from(response, await response.read())
+                async for line in response.content:
+                    event = _parse(line)
+                    if event["type"] == "ERROR":
+                        raise KubernetesError(f"the watch of Secrets has ended: {event['object'].get('message')}")
+                    metadata = event["object"]["metadata"]
+                    yield metadata["namespace"], metadata["name"]
 
     async def protect_secret(self, namespace: str, name: str) -> Secret:
         """Put our finalizer and label on a Secret, and return it."""
@@ -257,13 +270,13 @@ class KubeClient:
 
     async def _call(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the object that the API server answers; takes what `_send` takes."""
-        async with self._send(method, path, **request) as response:
-            content = await response.read()
+        with _failures():
+            async with await self._send(method, path, **request) as response:
+                content = await response.read()
         if not response.ok:
             raise _error_from(response, content)
         return _parse(content)
 
-    @asynccontextmanager
     async def _send(  # noqa: PLR0913  # the parts of a request
         self,
         method: str,
@@ -274,23 +287,27 @@ class KubeClient:
         content_type: str = _JSON,
         accept: str = _JSON,
         timeout_seconds: float = _TIMEOUT_SECONDS,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request, and have the answer read in so many seconds, whatever it is.
-
-        Raises KubernetesError, also for what fails while the answer is read.
-        """
+    ) -> aiohttp.ClientResponse:
+        """Send a request; the answer has to be read to its end in so many seconds, whatever it is."""
         headers = {**self.api.default_headers, "Accept": accept, "Content-Type": content_type}
-        url = f"{self.api.configuration.host}{path}{f'?{urlencode(query)}' if query else ''}"
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-        try:
-            await self.api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            answer = await self.api.rest_client.request(  # type: ignore[no-untyped-call]
-                method, url, headers=headers, body=body, _request_timeout=timeout
-            )
-            async with answer.response as response:
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
-            raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
+        await self.api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        return await self._session.request(
+            method,
+            URL(f"{self.api.configuration.host}{path}{f'?{urlencode(query)}' if query else ''}", encoded=True),
+            headers=headers,
+            data=None if body is None else json.dumps(body).encode(),  # a str would be encoded by a slower codec
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+            **self._tls,
+        )
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Raise KubernetesError for what fails until an answer is read."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
+        raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
 
 
 @asynccontextmanager
@@ -302,9 +319,19 @@ async def connect() -> AsyncIterator[KubeClient]:
     except ConfigException as error:
         raise KubernetesError(f"no cluster to connect to: {error}") from error
     # With trust_env, aiohttp looks for proxies and .netrc in a thread, twice for each request.
-    configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
-    async with ApiClient(configuration) as api:
-        yield KubeClient(api)
+    trust_env = bool(getproxies())
+    configuration.client_session_kwargs = {"trust_env": trust_env}
+    async with (
+        ApiClient(configuration) as api,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=api.rest_client.ssl_context),
+            proxy=configuration.proxy,
+            trust_env=trust_env,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=_LINE_BYTES,
+        ) as session,
+    ):
+        yield KubeClient(api, session)
 
 
 async def _load_configuration(configuration: Configuration) -> None:
