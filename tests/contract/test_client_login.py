@@ -22,6 +22,7 @@ from lifecyclehook_operator.cloud.errors import (
     UnexpectedError,
     WaitingError,
 )
+from lifecyclehook_operator.cloud.transport import AiohttpTransport
 from lifecyclehook_operator.controller.clients import ClientCache
 from tests.support.simulator import Simulator
 
@@ -578,14 +579,14 @@ async def test_neither_token_nor_password_is_ever_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secrets = {"a-wrong-password", "the-users-password"}
-    send = httpx.AsyncClient.send
+    send = AiohttpTransport.handle_async_request
 
-    async def note(self: httpx.AsyncClient, request: httpx.Request, **named: Any) -> httpx.Response:
-        response = await send(self, request, **named)
+    async def note(self: AiohttpTransport, request: httpx.Request) -> httpx.Response:
+        response = await send(self, request)
         secrets.update(filter(None, [response.headers.get("X-Subject-Token")]))
         return response
 
-    monkeypatch.setattr(httpx.AsyncClient, "send", note)
+    monkeypatch.setattr(AiohttpTransport, "handle_async_request", note)
     simulator.add_user("demo", "the-users-password")
     async with (
         Client(simulator, password="the-users-password") as client,

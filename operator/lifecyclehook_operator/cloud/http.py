@@ -1,5 +1,8 @@
 """HTTP to IAM and AS: deadlines, bounds on what is read, and connections, in one place.
 
+Requests, responses, auth flows and errors are httpx's. Its client is left out where no proxy is needed: what it does
+beside, such as cookies and redirects, must not be done here, and takes as much CPU time as all the rest.
+
 Responses are not trusted. The body is bounded here, the head by the transport. Informational responses (1xx) are not
 kept: they only take time, until the deadline.
 """
@@ -7,7 +10,7 @@ kept: they only take time, until the deadline.
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from http.client import HTTPResponse
@@ -24,10 +27,12 @@ from lifecyclehook_operator.cloud.transport import AiohttpTransport
 _LIMIT_BYTES = 1024 * 1024
 #: What each part of a body counts as, at least: a body in chunks of one byte takes 50 times the CPU time of another.
 _LEAST_PART_BYTES = 64
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "lifecyclehook-operator"}
 #: After how long without a request connections are closed: before most servers and load balancers close them.
 _KEEPALIVE_SECONDS = 15
 #: How many contexts are kept for new connections, one for each set of trusted certificates, 0.8 MB each.
 _TLS_CONTEXTS = 8
+_NO_AUTH = httpx.Auth()
 
 
 class HttpClient:
@@ -43,7 +48,7 @@ class HttpClient:
         self.timeout_seconds = timeout_seconds
         self._max_connections = max_connections
         self._ca_certificates = ca_certificates
-        self._client: httpx.AsyncClient | None = None
+        self._transport: httpx.AsyncBaseTransport | None = None
         self._in_flight = 0
         self._is_superseded = False
         self._timer: asyncio.TimerHandle | None = None
@@ -57,7 +62,7 @@ class HttpClient:
         *,
         json: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        auth: httpx.Auth | None = None,
+        auth: httpx.Auth = _NO_AUTH,
         limit_bytes: int = _LIMIT_BYTES,
     ) -> httpx.Response:
         """Send a request, and return the response with its body.
@@ -68,16 +73,14 @@ class HttpClient:
         Raises CallError if no response can be had before the deadline, or if the body of a success can't be read. What
         `auth` waits for with `paused_deadline` does not count; it has a deadline of its own.
         """
-        with transport_errors(operation), self._use() as client:
-            extensions = {"limit_bytes": limit_bytes}
-            request = client.build_request(method, url, json=json, headers=headers, extensions=extensions)
+        with transport_errors(operation), self._use() as transport:
+            request = httpx.Request(method, _parse(url), json=json, headers={**_HEADERS, **(headers or {})})
             try:
                 async with asyncio.timeout(self.timeout_seconds) as deadline:
                     request.extensions["deadline"] = deadline
-                    response = await client.send(request, auth=auth)
+                    return await _exchange(transport, request, auth, limit_bytes)
             except TimeoutError as error:
                 raise httpx.ReadTimeout("", request=request) from error
-            return _detach(response)
 
     def close_when_unused(self) -> None:
         """Close the connections as soon as no request is in flight. A later request opens new ones."""
@@ -91,55 +94,53 @@ class HttpClient:
         await asyncio.gather(*self._closing)
 
     @contextmanager
-    def _use(self) -> Iterator[httpx.AsyncClient]:
+    def _use(self) -> Iterator[httpx.AsyncBaseTransport]:
         if self._timer is not None:
             self._timer.cancel()
-        if self._client is None:
-            self._client = self._build()
+        if self._transport is None:
+            self._transport = self._build()
         self._in_flight += 1
         try:
-            yield self._client
+            yield self._transport
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 delay = 0 if self._is_superseded else _KEEPALIVE_SECONDS
                 self._timer = asyncio.get_running_loop().call_later(delay, self._disconnect)
 
-    def _build(self) -> httpx.AsyncClient:
+    def _build(self) -> httpx.AsyncBaseTransport:
         # To connect, TLS included, takes less than the deadline, and so what the deadline ends may have been sent.
         connect_seconds = self.timeout_seconds / 3
         context = _trust(self._ca_certificates)
-        if _has_proxy():
-            # At debug level httpcore logs the headers of responses, and IAM's is the token.
-            logging.getLogger("httpcore").setLevel(logging.WARNING)
-            transport = None
-        else:
-            transport = AiohttpTransport(
+        if not _has_proxy():
+            return AiohttpTransport(
                 context=context,
                 max_connections=self._max_connections,
                 keepalive_seconds=_KEEPALIVE_SECONDS,
                 connect_seconds=connect_seconds,
             )
-        return httpx.AsyncClient(
-            headers={"Accept-Encoding": "identity"},
-            cookies=_NoCookies(),
-            timeout=httpx.Timeout(self.timeout_seconds, connect=connect_seconds),
-            verify=context,
-            limits=httpx.Limits(
-                max_connections=self._max_connections,
-                max_keepalive_connections=self._max_connections,
-                keepalive_expiry=_KEEPALIVE_SECONDS,
-            ),
-            transport=transport,
-            event_hooks={"response": [_bound]},
+        # At debug level httpcore logs the headers of responses, and IAM's is the token.
+        logging.getLogger("httpcore").setLevel(logging.WARNING)
+        return _ProxyTransport(
+            httpx.AsyncClient(
+                cookies=_NoCookies(),
+                timeout=httpx.Timeout(self.timeout_seconds, connect=connect_seconds),
+                verify=context,
+                limits=httpx.Limits(
+                    max_connections=self._max_connections,
+                    max_keepalive_connections=self._max_connections,
+                    keepalive_expiry=_KEEPALIVE_SECONDS,
+                ),
+                event_hooks={"response": [_forget_location]},
+            )
         )
 
     def _disconnect(self) -> None:
-        client, self._client = self._client, None
+        transport, self._transport = self._transport, None
         if self._timer is not None:
             self._timer.cancel()
-        if client is not None:
-            task = asyncio.get_running_loop().create_task(client.aclose())
+        if transport is not None:
+            task = asyncio.get_running_loop().create_task(transport.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -157,6 +158,81 @@ def paused_deadline(request: httpx.Request) -> Iterator[None]:
         deadline.reschedule(loop.time() + left)
 
 
+@lru_cache(512)  # the hooks of a group have one, and each resync asks for the same ones
+def _parse(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+async def _exchange(
+    transport: httpx.AsyncBaseTransport, request: httpx.Request, auth: httpx.Auth, limit_bytes: int
+) -> httpx.Response:
+    """Send a request as its auth flow has it, and whatever else that asks for, and return the last response."""
+    flow = auth.async_auth_flow(request)
+    try:
+        request = await anext(flow)
+        while True:
+            response = await _receive(transport, request, limit_bytes)
+            try:
+                request = await flow.asend(response)
+            except StopAsyncIteration:
+                return response
+    finally:
+        await flow.aclose()
+
+
+async def _receive(transport: httpx.AsyncBaseTransport, request: httpx.Request, limit_bytes: int) -> httpx.Response:
+    """Send a request, and return the response with its body, without the connection and all that it refers to."""
+    try:
+        response = await transport.handle_async_request(request)
+        response.request = request
+        try:
+            content = await _read(response, limit_bytes)
+        finally:
+            await response.aclose()
+    except httpx.RequestError as error:
+        error.request = request
+        raise
+    return httpx.Response(
+        response.status_code,
+        headers=[(name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"],
+        content=content,
+        extensions={"reason_phrase": response.reason_phrase.encode()},
+    )
+
+
+async def _read(response: httpx.Response, limit_bytes: int) -> bytes:
+    """Return the body up to a limit. What is beyond it is cut off from an error, and makes a success one."""
+    problem = f"the body is longer than {limit_bytes // 1024} KiB"
+    if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+        limit_bytes, problem = 0, "the body is compressed, against Accept-Encoding"
+    if not isinstance(response.stream, httpx.AsyncByteStream):
+        raise TypeError("an asynchronous transport streams asynchronously")
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.stream:
+        size += len(part) and max(len(part), _LEAST_PART_BYTES)
+        if size > limit_bytes:
+            if response.is_success:
+                raise UnreadableError(problem, response)
+            break
+        parts.append(part)
+        await asyncio.sleep(0)  # one read of the socket may bring thousands of parts
+    return b"".join(parts)
+
+
+class _ProxyTransport(httpx.AsyncBaseTransport):
+    """Sends requests by the proxies that the environment names: only httpx's own client knows them all."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.send(request, stream=True)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
 class _NoCookies(CookieJar):
     """Keeps no cookies, and does not look for any."""
 
@@ -164,56 +240,15 @@ class _NoCookies(CookieJar):
         """Leave the response unread."""
 
 
+async def _forget_location(response: httpx.Response) -> None:
+    response.headers.pop("Location", None)  # httpx reads it even though it does not follow it
+
+
 def _has_proxy() -> bool:
     """Return whether the environment names a proxy, as httpx reads it: only its own transport knows them all."""
     named = getproxies()
     excepted = [host.strip() for host in named.get("no", "").split(",")]
     return "*" not in excepted and any(named.get(scheme) for scheme in ("http", "https", "all"))
-
-
-def _detach(response: httpx.Response) -> httpx.Response:
-    """Return a response that can be kept: without the request, the connection, and all that they refer to."""
-    extensions = {"reason_phrase": response.reason_phrase.encode()}
-    return httpx.Response(
-        response.status_code, headers=response.headers, content=response.content, extensions=extensions
-    )
-
-
-async def _bound(response: httpx.Response) -> None:
-    """Make a response safe to read: a hook of httpx, for every response, also those that an auth flow asks for."""
-    response.headers.pop("Location", None)  # httpx reads it even though it does not follow it
-    encoding = response.headers.pop("Content-Encoding", "identity")
-    if encoding.strip().lower() in ("", "identity"):
-        limit = response.request.extensions["limit_bytes"]
-        response.stream = _BoundedStream(response, limit, f"the body is longer than {limit // 1024} KiB")
-    else:
-        response.stream = _BoundedStream(response, 0, "the body is compressed, against Accept-Encoding")
-
-
-class _BoundedStream(httpx.AsyncByteStream):
-    """The body of a response up to a limit. Beyond it, that of an error ends, and that of a success is an error."""
-
-    def __init__(self, response: httpx.Response, limit_bytes: int, problem: str) -> None:
-        if not isinstance(response.stream, httpx.AsyncByteStream):
-            raise TypeError("a response of an asynchronous client is streamed asynchronously")
-        self._stream = response.stream
-        self._response = response
-        self._limit_bytes = limit_bytes
-        self._problem = problem
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for part in self._stream:
-            size += len(part) and max(len(part), _LEAST_PART_BYTES)
-            if size > self._limit_bytes:
-                if self._response.is_success:
-                    raise UnreadableError(self._problem, self._response)
-                return
-            yield part
-            await asyncio.sleep(0)  # one read of the socket may bring thousands of parts
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 @lru_cache(_TLS_CONTEXTS)
