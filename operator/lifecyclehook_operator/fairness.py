@@ -22,21 +22,38 @@ class FairLimit:
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[None]:
         """Wait for a turn of a tenant, and hold it."""
+        if self._waiting or self._held[tenant] >= self._free:
+            await self._wait(tenant)
+        else:
+            self._take(tenant)
+        try:
+            yield
+        finally:
+            self._give_back(tenant)
+
+    async def _wait(self, tenant: str) -> None:
         granted = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(granted)
         self._grant()
         try:
             await granted
-            yield
-        finally:
+        except asyncio.CancelledError:
             if granted.cancelled():
                 self._stop_waiting(tenant, granted)
             else:
-                self._free += 1
-                self._held[tenant] -= 1
-                if not self._held[tenant]:
-                    del self._held[tenant]
-                self._grant()
+                self._give_back(tenant)
+            raise
+
+    def _take(self, tenant: str) -> None:
+        self._held[tenant] += 1
+        self._free -= 1
+
+    def _give_back(self, tenant: str) -> None:
+        self._free += 1
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
+        self._grant()
 
     def _grant(self) -> None:
         while (tenant := next((each for each in self._waiting if self._held[each] < self._free), None)) is not None:
@@ -44,8 +61,7 @@ class FairLimit:
             queue.popleft().set_result(None)
             if queue:
                 self._waiting[tenant] = queue
-            self._held[tenant] += 1
-            self._free -= 1
+            self._take(tenant)
 
     def _stop_waiting(self, tenant: str, granted: asyncio.Future[None]) -> None:
         queue = self._waiting[tenant]

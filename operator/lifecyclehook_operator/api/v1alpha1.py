@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
@@ -342,7 +343,11 @@ class LifecycleHook(Resource):
             self.is_paused,
             annotations.get(RECONCILE_AT_ANNOTATION),
         )
-        self.status = read_status(LifecycleHookStatus, body.get("status", {}))
+
+    @cached_property
+    def status(self) -> LifecycleHookStatus:
+        """The observed state, parsed when it is first read: most watch events only show what a write has returned."""
+        return read_status(LifecycleHookStatus, self.body.get("status", {}))
 
     @property
     def label(self) -> str:
@@ -427,8 +432,13 @@ class LifecycleHook(Resource):
 
     def fingerprint(self, hook_fields: Mapping[str, Any]) -> str:
         """Return a fingerprint of the call that creates this very object's hook with these fields."""
-        content = json.dumps({"uid": self.uid, **hook_fields}, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:32]
+        return _fingerprint(self.uid, tuple(sorted(hook_fields.items())))
+
+
+@lru_cache(256)  # a reconcile asks for the same one again and again
+def _fingerprint(uid: str, hook_fields: tuple[tuple[str, Any], ...]) -> str:
+    content = json.dumps({"uid": uid, **dict(hook_fields)}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 def read_status(model: type[StatusT], content: Mapping[str, Any]) -> StatusT:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 3
 #: How many objects are reconciled at a time: some are to be done before others are begun. A namespace has half of it.
-_MAX_ACTIVE = 64
+_MAX_ACTIVE = 128
 #: Up to so many times in a row a newer version of the object is just on its way.
 _QUIET_RETRIES = 3
 
@@ -124,7 +124,7 @@ class Controller:
                 # What was listed at the start may tell whose the hook is, and have been replaced since.
                 self._states[obj.uid], due_at = self._reconciler.begin(before or after)
                 self._queue.add_at(obj.uid, due_at)
-            if before is not None and asks_for_reconcile(before, after):
+            if before is not None and before is not after and asks_for_reconcile(before, after):
                 self._request(obj.uid)
             for observer in self.observers:
                 observer.update(after)

@@ -228,6 +228,8 @@ def _has_note(status: LifecycleHookStatus, note: str) -> bool:
 
 
 def _with_note(status: LifecycleHookStatus, note: str, *, is_on: bool) -> LifecycleHookStatus:
+    if not note:
+        return status
     conditions = tuple(
         each.model_copy(update={"message": each.message.removesuffix(note) + (note if is_on else "")})
         if each.type == "Ready"
