@@ -320,7 +320,7 @@ class _World(Judge):
 
     def _note_unprovable(self) -> None:
         """Note whose hook is nobody's as soon as no process remembers, since status or annotation are lost."""
-        if self._process is not None:
+        if self._process is not None and self._process.has_begun:
             return
         for record in self.cloud.hooks.values():
             body = self.server.find(record.maker or "")
@@ -376,10 +376,13 @@ class _Process:
         self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims, events)
         self._events: deque[tuple[float, str | None, Body]] = deque()
         self._is_told = asyncio.Event()
+        #: Whether it has read what there is, and so remembers what is lost after that.
+        self.has_begun = False
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         await self._controller.begin(self._reconciler)
+        self.has_begun = True
         self.relist()
         while True:
             await self._is_told.wait()
