@@ -1,7 +1,7 @@
 """HTTP to IAM and AS: deadlines, bounds on what is read, and connections, in one place.
 
 Requests, responses, auth flows and errors are httpx's. Its client is left out where no proxy is needed: what it does
-beside, such as cookies and redirects, must not be done here, and takes as much CPU time as all the rest.
+beside, such as cookies and redirects, must not be done here, and takes a third of the CPU time of a request.
 
 Responses are not trusted. The body is bounded here, the head by the transport. Informational responses (1xx) are not
 kept: they only take time, until the deadline.
