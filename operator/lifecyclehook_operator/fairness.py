@@ -22,10 +22,10 @@ class FairLimit:
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[None]:
         """Wait for a turn of a tenant, and hold it."""
-        if self._waiting or self._held[tenant] >= self._free:
-            await self._wait(tenant)
-        else:
+        if self._may_take(tenant) and not self._waiting:
             self._take(tenant)
+        else:
+            await self._wait(tenant)
         try:
             yield
         finally:
@@ -44,6 +44,9 @@ class FairLimit:
                 self._give_back(tenant)
             raise
 
+    def _may_take(self, tenant: str) -> bool:
+        return self._held[tenant] < self._free
+
     def _take(self, tenant: str) -> None:
         self._held[tenant] += 1
         self._free -= 1
@@ -56,7 +59,7 @@ class FairLimit:
         self._grant()
 
     def _grant(self) -> None:
-        while (tenant := next((each for each in self._waiting if self._held[each] < self._free), None)) is not None:
+        while (tenant := next(filter(self._may_take, self._waiting), None)) is not None:
             queue = self._waiting.pop(tenant)
             queue.popleft().set_result(None)
             if queue:

@@ -9,6 +9,7 @@ import kopf
 from lifecyclehook_operator.api.callback import PLURAL as CALLBACK_PLURAL
 from lifecyclehook_operator.api.callback import LifecycleCallback
 from lifecyclehook_operator.api.v1alpha1 import GROUP, IN_USE_LABEL, PLURAL, VERSION, LifecycleHook
+from lifecyclehook_operator.kube.client import PAGE_SIZE
 from lifecyclehook_operator.kube.secrets import Secret
 from lifecyclehook_operator.manager import Manager
 from lifecyclehook_operator.settings import Settings
@@ -55,7 +56,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.networking.error_backoffs = _EndlessBackoff()
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 240  # ends a watch that has gone silent unnoticed
-    settings.watching.chunk_size = 250  # else all objects are in memory at once, as long as the first list takes
+    settings.watching.chunk_size = PAGE_SIZE  # else all objects are in memory at once, as long as the first list takes
     settings.queueing.idle_timeout = 0.2  # a worker takes as much memory as its object
     settings.watching.label_selectors[_SECRETS] = IN_USE_LABEL
     if "manager" not in memo:  # under kopf run

@@ -124,7 +124,7 @@ class Controller:
                 # What was listed at the start may tell whose the hook is, and have been replaced since.
                 self._states[obj.uid], due_at = self._reconciler.begin(before or after)
                 self._queue.add_at(obj.uid, due_at)
-            if before is not None and before is not after and asks_for_reconcile(before, after):
+            if before is not None and asks_for_reconcile(before, after):
                 self._request(obj.uid)
             for observer in self.observers:
                 observer.update(after)

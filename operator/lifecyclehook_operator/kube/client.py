@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 30.0
 _PROBE_TIMEOUT_SECONDS = 3.0
-#: Some 10 ms of the event loop's time.
-_PAGE_SIZE = 250
+#: How many objects are listed at a time: some 10 ms of the event loop's time.
+PAGE_SIZE = 250
 _WATCH_SECONDS = 240
 #: An event of a watch is one line, with the metadata of an object in it.
 _LINE_BYTES = 2 * 1024 * 1024
@@ -150,7 +150,7 @@ class KubeClient:
     async def _list(self, path: str, query: Mapping[str, str], accept: str) -> AsyncIterator[Mapping[str, Any]]:
         token = ""
         while True:
-            page_query = {**query, "limit": str(_PAGE_SIZE), **({"continue": token} if token else {})}
+            page_query = {**query, "limit": str(PAGE_SIZE), **({"continue": token} if token else {})}
             page = await self._call("GET", path, query=page_query, accept=accept)
             for body in page["items"] or ():  # null, where only the metadata of nothing is asked for
                 yield body
