@@ -29,17 +29,20 @@ STOP_SECONDS = 10
 KUBECTL_SECONDS = 120
 POLL_SECONDS = 0.05
 HEALTH_SECONDS = 2
+AUDIT_SECONDS = 5
 LOG_TAIL_LINES = 15
 PORT_TAKEN = "address already in use"
 
-#: One event for each request when its response is complete, a watch when it ends; nothing of the server's own.
+#: One event for each request when its response is complete, a watch when it ends, and one more for each write when it
+#: comes in; nothing of the server's own.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
-    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "omitStages": ["ResponseStarted"],
     "rules": [
         {"level": "None", "users": ["system:apiserver"]},
         {"level": "None", "nonResourceURLs": ["/readyz*"]},
+        {"level": "Metadata", "verbs": ["get", "list", "watch"], "omitStages": ["RequestReceived"]},
         {"level": "Metadata"},
     ],
 }
@@ -96,6 +99,8 @@ class ControlPlane:
     def stop_api_server(self) -> None:
         """Kill the API server; etcd goes on."""
         self._kill("kube-apiserver")
+        self._read_audit_log()
+        self._pending_writes.clear()  # nobody answers them any more
 
     def start_api_server(self) -> None:
         """Start the API server again, on the same port."""
@@ -191,10 +196,10 @@ class ControlPlane:
         """The requests answered so far that match, in order of their answers.
 
         `since` is an aware datetime, compared with the moment the request came in. `resource` is the plural, with
-        the subresource where there is one (`lifecyclehooks/status`). An event is written just after its answer goes
-        out: whoever waits for one polls. Probes and what the API server asks itself are left out.
+        the subresource where there is one (`lifecyclehooks/status`). A watch shows a write before its event is in the
+        log: writes that have come in are waited for, up to AUDIT_SECONDS. Whoever waits for a read polls. Probes and
+        what the API server asks itself are left out.
         """
-        self._read_audit_log()
 
         def matches(event: dict[str, Any]) -> bool:
             reference = event.get("objectRef", {})
@@ -208,6 +213,12 @@ class ControlPlane:
                 and (verbs is None or event["verb"] in verbs)
             )
 
+        deadline = time.monotonic() + AUDIT_SECONDS
+        self._read_audit_log()
+        pending = {audit_id for audit_id, event in self._pending_writes.items() if matches(event)}
+        while pending & self._pending_writes.keys() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            self._read_audit_log()
         return [event for event in self._audit_events if matches(event)]
 
     # --- start and stop -------------------------------------------------------------------------------------------
@@ -218,6 +229,7 @@ class ControlPlane:
             stack.callback(shutil.rmtree, self._work_dir, ignore_errors=True)
             self._processes: dict[str, subprocess.Popen[bytes]] = {}
             self._audit_events: list[dict[str, Any]] = []
+            self._pending_writes: dict[str, dict[str, Any]] = {}
             self._audit_offset = 0
             etcd_port, peer_port, self._api_port = free_ports(3)
             self._token = secrets.token_hex(16)
@@ -311,8 +323,13 @@ class ControlPlane:
             for line in log:
                 if not line.endswith(b"\n"):
                     break
-                self._audit_events.append(json.loads(line))
                 self._audit_offset += len(line)
+                event = json.loads(line)
+                if event["stage"] == "RequestReceived":
+                    self._pending_writes[event["auditID"]] = event
+                else:
+                    self._pending_writes.pop(event["auditID"], None)
+                    self._audit_events.append(event)
 
 
 def free_ports(count: int) -> list[int]:

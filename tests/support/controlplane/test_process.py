@@ -10,11 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from tests.support.controlplane import Binaries, ControlPlane, ControlPlaneError, find_or_make_binaries
 from tests.support.controlplane import process as process_module
@@ -92,6 +94,29 @@ def test_the_audit_log_counts_writes(control_plane: ControlPlane) -> None:
 
     wait_for(are_counted)
     assert control_plane.audit_events(since=datetime.now(UTC), namespace="audit") == []
+
+
+def test_a_write_that_can_be_seen_is_in_the_audit_log(control_plane: ControlPlane) -> None:
+    control_plane.kubectl("create", "namespace", "seen")
+    control_plane.kubectl("create", "configmap", "one", "--namespace", "seen")
+    context = ssl.create_default_context(cafile=control_plane.ca_file)
+    token = yaml.safe_load(control_plane.kubeconfig.read_text())["users"][0]["user"]["token"]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"}
+    url = f"{control_plane.url}/api/v1/namespaces/seen/configmaps/one"
+    watch = {"watch": "true", "fieldSelector": "metadata.name=one"}
+    with (
+        httpx.Client(verify=context, trust_env=False, headers=headers, timeout=10) as client,
+        client.stream("GET", url.rpartition("/")[0], params=watch) as stream,
+        ThreadPoolExecutor(max_workers=1) as executor,
+    ):
+        seen = stream.iter_lines()
+        next(seen)
+        for number in range(1, 101):
+            patch = executor.submit(client.patch, url, json={"data": {"number": str(number)}})
+            assert f'"number":"{number}"' in next(seen)
+            events = control_plane.audit_events(namespace="seen", name="one", verbs={"patch"})
+            assert len(events) == number
+            assert patch.result().is_success
 
 
 def test_kubectl_that_fails_shows_why(control_plane: ControlPlane) -> None:
