@@ -124,3 +124,19 @@ async def test_a_tenant_without_a_name_gets_its_turn_and_stops_nobody() -> None:
         made.come("a")
         await settle()
         assert made.holding == ["", "a"]
+
+
+@pytest.mark.anyio
+async def test_one_that_ends_while_others_give_up_waiting_gives_its_turn_to_the_next() -> None:
+    async with crowd(1) as all_:
+        all_.come("first")
+        all_.come("second", 2)
+        all_.come("third")
+        await settle()
+        first, gives_up, *_ = [task for _, task in all_._tasks]  # noqa: SLF001
+        first.cancel()
+        gives_up.cancel()
+        ended = await asyncio.gather(first, gives_up, return_exceptions=True)
+        assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+        await settle()
+        assert len(all_.holding) == 1

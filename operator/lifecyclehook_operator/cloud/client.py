@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -104,7 +104,7 @@ class AutoScalingClient:
         #: The project and its AS endpoint, once they are known.
         self.endpoint: Endpoint | None = None
         # httpx gets slow if many requests wait for a connection of its pool: these limits keep them from it.
-        self._slots = FairLimit(2 * concurrency)
+        self._slots = FairLimit(2 * concurrency, AS_SLOTS_WAITING)
         self._slots_of_group: WeakValueDictionary[str, FairLimit] = WeakValueDictionary()
         self._slots_per_group = max(1, concurrency // 2)
         self._http = HttpClient(
@@ -131,11 +131,9 @@ class AutoScalingClient:
     @asynccontextmanager
     async def limit(self, group_id: str, tenant: str) -> AsyncIterator[None]:
         """Wait for a tenant's turn to call AS for a group's hooks; a group that hangs takes only some of the turns."""
-        slots_of_group = self._slots_of_group.setdefault(group_id, FairLimit(self._slots_per_group))
-        async with AsyncExitStack() as turn:
-            with AS_SLOTS_WAITING.track_inprogress():
-                await turn.enter_async_context(slots_of_group.turn(tenant))
-                await turn.enter_async_context(self._slots.turn(tenant))
+        if (slots_of_group := self._slots_of_group.get(group_id)) is None:
+            slots_of_group = self._slots_of_group[group_id] = FairLimit(self._slots_per_group, AS_SLOTS_WAITING)
+        async with slots_of_group.turn(tenant), self._slots.turn(tenant):
             yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
