@@ -432,7 +432,7 @@ class LifecycleHook(Resource):
 
     def fingerprint(self, hook_fields: Mapping[str, Any]) -> str:
         """Return a fingerprint of the call that creates this very object's hook with these fields."""
-        return _fingerprint(self.uid, tuple(sorted(hook_fields.items())))
+        return _fingerprint(self.uid, tuple(hook_fields.items()))
 
 
 @lru_cache(256)  # a reconcile asks for the same one again and again

@@ -192,8 +192,9 @@ class TokenAuth(httpx.Auth):
         self._is_accepted = True
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        with paused_deadline(request):
-            token = await self.get_token()
+        if (token := self._find_valid_token()) is None:
+            with paused_deadline(request):
+                token = await self.get_token()
         request.headers[TOKEN_HEADER] = token.value.get_secret_value()
         response = yield request
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -217,9 +218,10 @@ class TokenAuth(httpx.Auth):
 
         Raises CallError if IAM can't be reached or refuses.
         """
-        if self._token is not None and time.monotonic() < self._token.renew_at:
-            return self._token
-        return await self._login.answer()
+        return self._find_valid_token() or await self._login.answer()
+
+    def _find_valid_token(self) -> Token | None:
+        return self._token if self._token is not None and time.monotonic() < self._token.renew_at else None
 
     async def _renew_refused(self, refused: Token) -> Token | None:
         """Return a token other than the refused one, or None if another would be refused as well."""

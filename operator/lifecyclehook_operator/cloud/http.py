@@ -192,9 +192,10 @@ async def _receive(transport: httpx.AsyncBaseTransport, request: httpx.Request, 
     except httpx.RequestError as error:
         error.request = request
         raise
+    response.headers.pop("Content-Encoding", None)  # else httpx would decompress
     return httpx.Response(
         response.status_code,
-        headers=[(name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"],
+        headers=response.headers,
         content=content,
         extensions={"reason_phrase": response.reason_phrase.encode()},
     )
@@ -215,8 +216,9 @@ async def _read(response: httpx.Response, limit_bytes: int) -> bytes:
             if response.is_success:
                 raise UnreadableError(problem, response)
             break
+        if parts:
+            await asyncio.sleep(0)  # one read of the socket may bring thousands of parts
         parts.append(part)
-        await asyncio.sleep(0)  # one read of the socket may bring thousands of parts
     return b"".join(parts)
 
 

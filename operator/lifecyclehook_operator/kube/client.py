@@ -4,7 +4,6 @@ The official client says how to connect and authenticates. Its typed calls are l
 we read from JSON ourselves, and cost more than all the rest of a call.
 """
 
-import json
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from yarl import URL
 
 from lifecyclehook_operator.api.callback import PLURAL as CALLBACK_PLURAL
@@ -265,8 +264,7 @@ class KubeClient:
         return LifecycleHook(await self._patch(_hooks_path(resource.namespace, resource.name), patch, _MERGE_PATCH))
 
     async def _patch(self, path: str, patch: object, content_type: str) -> Mapping[str, Any]:
-        query = {"fieldManager": COMPONENT}
-        return await self._call("PATCH", path, query=query, body=patch, content_type=content_type)
+        return await self._call("PATCH", f"{path}?fieldManager={COMPONENT}", body=patch, content_type=content_type)
 
     async def _call(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the object that the API server answers; takes what `_send` takes."""
@@ -295,7 +293,7 @@ class KubeClient:
             method,
             URL(f"{self.api.configuration.host}{path}{f'?{urlencode(query)}' if query else ''}", encoded=True),
             headers=headers,
-            data=None if body is None else json.dumps(body).encode(),  # a str would be encoded by a slower codec
+            data=None if body is None else to_json(body),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
             **self._tls,
         )
