@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast
 
@@ -121,7 +121,9 @@ class Manager:
         controller.observers.append(watch)
         controller.checks.append(callbacks.check)
         callbacks.listeners += [watch.look_at, lambda hook: controller.retry_group(hook.hook_key[0])]
-        await self._retry(lambda: _begin(kubernetes, controller, reconciler))
+        controller.starts += [callbacks.start, watch.start]
+        await self._retry(lambda: _check_cluster(kubernetes, options.namespace))
+        controller.begin(reconciler)
         events.start()
         self._stack.push_async_callback(events.close, _EVENTS_GRACE_SECONDS)
         self._stack.push_async_callback(_close, options.shutdown_grace_seconds, controller, callbacks, watch)
@@ -232,10 +234,11 @@ def _read_own_credentials() -> Credentials | CredentialsError | None:
         return error
 
 
-async def _begin(kubernetes: KubeClient, controller: Controller, reconciler: Reconciler) -> None:
+async def _check_cluster(kubernetes: KubeClient, namespaces: Sequence[str]) -> None:
+    """Raise KubernetesError if there is nothing to watch yet."""
     if not await kubernetes.is_crd_installed():
         raise KubernetesError(f"the CRDs of {GROUP} are not installed yet")
-    await controller.begin(reconciler)
+    await kubernetes.check_access(namespaces)
 
 
 async def _close(grace_seconds: float, *workers: Controller | Callbacks | SuspensionWatch) -> None:

@@ -376,13 +376,10 @@ class _Process:
         self._reconciler = Reconciler(client, access, world.timing, self._controller.find_claims, events)
         self._events: deque[tuple[float, str | None, Body]] = deque()
         self._is_told = asyncio.Event()
-        #: Whether it has read what there is, and so remembers what is lost after that.
-        self.has_begun = False
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        await self._controller.begin(self._reconciler)
-        self.has_begun = True
+        self._controller.begin(self._reconciler)
         self.relist()
         while True:
             await self._is_told.wait()
@@ -395,6 +392,11 @@ class _Process:
                 continue
             _, event_type, body = self._events.popleft()
             await self._controller.on_hook(LifecycleHook(body), event_type)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has read what there is, and so remembers what is lost after that."""
+        return self._controller.is_complete
 
     def tell(self, event_type: str | None, body: Body) -> None:
         draw = self._world.draw

@@ -13,7 +13,8 @@ from lifecyclehook_operator.controller.reconciler import ObjectState
 from lifecyclehook_operator.controller.timing import NEVER
 from lifecyclehook_operator.kube.client import Listed
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
-from tests.unit.samples import make_hook, make_resource
+from lifecyclehook_operator.kube.secrets import Secret
+from tests.unit.samples import SPEC, make_hook, make_resource
 from tests.unit.test_workqueue import Clock, Gate, clock, settle  # noqa: F401  (a fixture)
 
 Step = Callable[[LifecycleHook], Awaitable[tuple[LifecycleHook, float]]]
@@ -60,6 +61,11 @@ class ApiServer:
         #: The names of the objects that were fetched.
         self.fetched: list[str] = []
         self.before_answer: Callable[[], Awaitable[None]] | None = None
+        #: The names of the Secrets that were let go.
+        self.unprotected: list[str] = []
+
+    async def unprotect_secret(self, namespace: str, name: str) -> None:
+        self.unprotected.append(name)
 
     async def list_hooks(self, namespace: str = "", name: str = "") -> Any:
         self.fetched += [name] if name else []
@@ -88,7 +94,7 @@ async def controller(reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
     kubernetes: Any = ApiServer()
     running = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
     stand_in: Any = reconciler
-    await running.begin(stand_in)
+    running.begin(stand_in)
     yield running
     await running.close(0)
 
@@ -263,7 +269,7 @@ async def checking(server: ApiServer, reconciler: Reconciler, clock: Clock) -> A
     kubernetes: Any = server
     running = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
     stand_in: Any = reconciler
-    await running.begin(stand_in)
+    running.begin(stand_in)
     yield running
     await running.close(0)
 
@@ -282,7 +288,7 @@ async def test_what_was_gone_before_the_watch_began_claims_nothing_for_long(
     kubernetes: Any = server
     controller = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=1e9)
     stand_in: Any = reconciler
-    await controller.begin(stand_in)
+    controller.begin(stand_in)
     await settle()
     assert controller.cache.get("gone") is server.objects.pop()
     await let_pass(clock, 31)
@@ -318,10 +324,87 @@ async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
     kubernetes: Any = ApiServer(make(1))
     controller = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
     stand_in: Any = reconciler
-    await controller.begin(stand_in)
+    controller.begin(stand_in)
+    await settle()
     await let_pass(clock, 40)
     assert reconciler.versions() == [1]
     assert controller.cache.lag.seconds() == 40
+    await controller.close(0)
+
+
+@pytest.fixture
+async def beginning(server: ApiServer, reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
+    """A controller whose list of all objects, when it began, has not been answered yet, and what lets it be."""
+    server.objects = [make(1), make(1, "b", spec={**SPEC, "credentialsRef": {"secretName": "in-use"}})]
+    server.before_answer = gate = Gate()
+    kubernetes: Any = server
+    running = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
+    stand_in: Any = reconciler
+    running.begin(stand_in)
+    await settle()
+    yield running, gate
+    await running.close(0)
+
+
+async def test_nothing_is_reconciled_before_all_objects_are_known(
+    reconciler: Reconciler, beginning: tuple[Controller, Gate]
+) -> None:
+    controller, gate = beginning
+    started: list[str] = []
+    controller.starts.append(lambda: started.append("callbacks"))
+    await controller.on_hook(make(1), None)
+    await settle()
+    assert (reconciler.seen, started, controller.is_complete) == ([], [], False)
+    gate.open()
+    await settle()
+    assert (reconciler.seen, started, controller.is_complete) == ([("a", 1)], ["callbacks"], True)
+    assert controller.cache.get("b") is not None
+
+
+async def test_no_secret_is_let_go_before_all_objects_are_known(
+    server: ApiServer, beginning: tuple[Controller, Gate]
+) -> None:
+    controller, gate = beginning
+    for name in ("in-use", "unused"):
+        await controller.on_secret(("web", name), Secret({}, is_protected=True), None)
+    await settle()
+    assert server.unprotected == []
+    gate.open()
+    await settle()
+    assert server.unprotected == ["unused"]
+
+
+async def test_what_is_gone_before_the_list_is_answered_is_not_taken_from_it(
+    beginning: tuple[Controller, Gate],
+) -> None:
+    controller, gate = beginning
+    await controller.on_hook(make(2), "DELETED")
+    gate.open()
+    await settle()
+    assert [obj.uid for obj in controller.cache.objects()] == ["b"]
+
+
+async def test_the_list_of_all_objects_is_tried_until_it_succeeds(
+    server: ApiServer,
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    errors: list[Exception] = [KubernetesError("away"), RuntimeError("a bug")]
+
+    async def fail() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    server.before_answer = fail
+    kubernetes: Any = server
+    controller = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
+    stand_in: Any = reconciler
+    controller.begin(stand_in)
+    await controller.on_hook(make(1), None)
+    await let_pass(clock, 7)
+    assert caplog.messages == ["away", "Background task failed"]
+    assert reconciler.versions() == [1]
     await controller.close(0)
 
 
@@ -335,7 +418,8 @@ async def test_what_was_listed_at_the_start_tells_whose_the_hook_is_though_it_ha
     kubernetes: Any = ApiServer(make(1, finalizers=[FINALIZER]))
     controller = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
     stand_in: Any = reconciler
-    await controller.begin(stand_in)
+    controller.begin(stand_in)
+    await settle()
     await controller.on_hook(make(2, generation=2), None)
     await settle()
     assert begun == [1]

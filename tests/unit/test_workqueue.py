@@ -90,7 +90,23 @@ def work() -> Work:
 
 @pytest.fixture
 def queue(work: Work) -> WorkQueue:
-    return WorkQueue(work, lambda _: nullcontext())
+    made = WorkQueue(work, lambda _: nullcontext())
+    made.start()
+    return made
+
+
+async def test_nothing_is_processed_before_the_start(work: Work, clock: Clock) -> None:
+    queue = WorkQueue(work, lambda _: nullcontext())
+    queue.add("a")
+    queue.add("b")
+    queue.add_at("c", clock.now + 1)
+    queue.cancel("b")
+    clock.now += 2
+    await settle()
+    assert work.keys == []
+    queue.start()
+    await settle()
+    assert work.keys == ["a", "c"]
 
 
 async def test_a_key_is_processed_at_once_and_once(queue: WorkQueue, work: Work, clock: Clock) -> None:
@@ -145,6 +161,7 @@ def test_uvloop_does_not_tell_when_a_timer_that_is_due_is_due(work: Work) -> Non
 
     async def add_twice() -> None:
         queue = WorkQueue(work, lambda _: nullcontext())
+        queue.start()
         queue.add_at("a", asyncio.get_running_loop().time())
         queue.add_at("a", asyncio.get_running_loop().time() + 60)
         await settle()

@@ -122,6 +122,10 @@ class Callbacks:
         """Return all that are known."""
         return list(self._callbacks.values())
 
+    def start(self) -> None:
+        """Begin to attempt: all hooks are known."""
+        self._queue.start()
+
     async def close(self, grace_seconds: float) -> None:
         """Start no further attempt, and give those in progress so long to end."""
         await self._queue.close(grace_seconds)

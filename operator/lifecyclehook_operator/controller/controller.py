@@ -86,23 +86,24 @@ class Controller:
         self.observers: list[Observer] = []
         #: What else compares what is known with what there is in these namespaces. Each may raise KubernetesError.
         self.checks: list[Callable[[Sequence[str]], Awaitable[None]]] = []
+        #: What starts as soon as all objects are known.
+        self.starts: list[Callable[[], None]] = [self._queue.start]
 
     def __len__(self) -> int:
         return len(self._states)
 
-    async def begin(self, reconciler: Reconciler) -> None:
-        """List all objects, whose claims have to be known before the first reconcile; then start the background tasks.
+    @property
+    def is_complete(self) -> bool:
+        """Whether all objects are known: a watch does not tell when it has shown what there was at its start."""
+        return self._queue.is_started
 
-        Raises KubernetesError.
-        """
-        for namespace in self._namespaces:
-            async for obj in self._kubernetes.list_hooks(namespace):
-                if not obj.is_finalized:
-                    self.cache.update(obj, is_shown=False)
+    def begin(self, reconciler: Reconciler) -> None:
+        """Start the background tasks; the first lists all objects, and only then anything is reconciled."""
         self._reconciler = reconciler
         rounds: list[Callable[[], Awaitable[None]]] = [self._collect_garbage]
         rounds += [partial(self._watch_for_missing_secrets, namespace) for namespace in self._namespaces]
-        self._tasks = [asyncio.create_task(self._repeat(round_)) for round_ in rounds]
+        self._tasks = [asyncio.create_task(self._repeat(self._list_all, lambda: self.is_complete))]
+        self._tasks += [asyncio.create_task(self._repeat(round_)) for round_ in rounds]
 
     async def close(self, grace_seconds: float) -> None:
         """Start no further reconcile, and give those in progress this many seconds to finish."""
@@ -261,6 +262,8 @@ class Controller:
         self._retry(self.cache.drop(uid))  # a place, or a name, is free
 
     async def _release_unused_secrets(self, namespace: str | None = None) -> None:
+        if not self.is_complete:
+            return  # what uses a Secret may not be known yet
         for key in self.secrets.perhaps_protected():
             if key[0] == (namespace or key[0]) and not self.cache.users_of_secret(*key):
                 try:
@@ -268,8 +271,8 @@ class Controller:
                 except KubernetesError as error:
                     logger.warning("Failed to remove the finalizer from unused Secret %s/%s: %s", *key, error)
 
-    async def _repeat(self, round_: Callable[[], Awaitable[None]]) -> None:
-        while True:
+    async def _repeat(self, round_: Callable[[], Awaitable[None]], is_over: Callable[[], bool] = lambda: False) -> None:
+        while not is_over():
             try:
                 await round_()
             except KubernetesError as error:
@@ -278,11 +281,21 @@ class Controller:
                 logger.exception("Background task failed")
             await asyncio.sleep(_PAUSE_SECONDS)
 
+    async def _list_all(self) -> None:
+        """List all objects while the watch begins: their claims have to be known before the first reconcile."""
+        for namespace in self._namespaces:
+            async for obj in self._kubernetes.list_hooks(namespace):
+                if not obj.is_finalized and obj.uid not in self._forgotten:
+                    self.cache.update(obj, is_shown=False)
+        for start in self.starts:
+            start()
+        await self._release_unused_secrets()
+
     async def _collect_garbage(self) -> None:
         """Retry failed clean-ups, and find what a gap in a watch has hidden."""
         await asyncio.sleep(self._cleanup_seconds)
         await self._release_unused_secrets()
-        if self._is_relisted or now() - self._checked_at > self._check_seconds:
+        if self.is_complete and (self._is_relisted or now() - self._checked_at > self._check_seconds):
             await self._check()
 
     async def _check(self) -> None:

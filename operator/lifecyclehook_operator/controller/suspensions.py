@@ -104,6 +104,10 @@ class SuspensionWatch:
         self._limit = FairLimit(_MAX_ACTIVE)
         self._queue = WorkQueue(self._process, lambda key: self._limit.turn(_namespace(key)), "suspensions")
 
+    def start(self) -> None:
+        """Begin to look: all hooks are known."""
+        self._queue.start()
+
     async def close(self, grace_seconds: float) -> None:
         """Start no further round, and give those in progress so long to end."""
         await self._queue.close(grace_seconds)

@@ -37,8 +37,15 @@ class WorkQueue:
         self._timers: dict[str, tuple[float, asyncio.Handle]] = {}
         self._retries: dict[str, int] = {}
         self._is_closed = False
+        self.is_started = False
         WORKQUEUE_DEPTH.labels(name).set_function(self._dirty.__len__)
         self._duration, self._retry_count = WORKQUEUE_DURATION.labels(name), WORKQUEUE_RETRIES.labels(name)
+
+    def start(self) -> None:
+        """Begin to process what has been added and is due; until then, it waits."""
+        self.is_started = True
+        for key, due_at in list(self._dirty.items()):
+            self._start(key, due_at)
 
     def add(self, key: str) -> None:
         """Have a key processed at once, or again if that is being done; what was planned for later is done by that."""
@@ -105,7 +112,7 @@ class WorkQueue:
         if self._is_closed:
             return
         self._dirty[key] = due_at
-        if key not in self._workers:
+        if self.is_started and key not in self._workers:
             work = self._work(key)
             self._workers[key] = asyncio.create_task(work, name=f"worker of {key}", context=Context())
 

@@ -98,20 +98,24 @@ class KubeClient:
             return False
         return {PLURAL, CALLBACK_PLURAL} <= {each["name"] for each in served["resources"]}
 
-    async def find_problem(self, namespaces: Sequence[str] = ()) -> str:
-        """Return why our resources cannot be listed in these namespaces (none: in all), "" if they can.
+    async def check_access(self, namespaces: Sequence[str] = ()) -> None:
+        """Raise KubernetesError if our resources cannot be listed in these namespaces (none: in all).
 
         The list has no resourceVersion, so that it needs etcd, too.
         """
+        for namespace in namespaces or ("",):
+            await self._call(
+                "GET",
+                _hooks_path(namespace),
+                query={"limit": "1"},
+                accept=_as_metadata("PartialObjectMetadataList"),
+                timeout_seconds=_PROBE_TIMEOUT_SECONDS,
+            )
+
+    async def find_problem(self, namespaces: Sequence[str] = ()) -> str:
+        """Return why our resources cannot be listed in these namespaces (none: in all), "" if they can."""
         try:
-            for namespace in namespaces or ("",):
-                await self._call(
-                    "GET",
-                    _hooks_path(namespace),
-                    query={"limit": "1"},
-                    accept=_as_metadata("PartialObjectMetadataList"),
-                    timeout_seconds=_PROBE_TIMEOUT_SECONDS,
-                )
+            await self.check_access(namespaces)
         except KubernetesError as error:
             return PROBLEMS.get(error.status, f"the API server answers {error.status}")
         return ""
