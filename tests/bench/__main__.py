@@ -30,7 +30,7 @@ from .subjects import FloorProcess, Subject, make_operator
 
 MAX_GROUP_SIZE = 5
 #: Regular looks at what AS has would blur the counts: there are none but where they are measured.
-RESYNC_SECONDS = 1_000_000
+RESYNC_SECONDS = 1_000_000_000
 #: How a step fails: the harness's own errors, kubectl's, and the API server's.
 FAILURES = (RuntimeError, TimeoutError, subprocess.CalledProcessError, aiohttp.ClientError)
 
