@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.controlplane import ControlPlane
-from tests.support.harness import OPERATOR, eventually
+from tests.support.harness import OPERATOR
 from tests.support.simulator import Simulator
 from tests.support.workspace import PLURAL
 
@@ -20,7 +20,6 @@ from .usage import Usage, wait_until_quiet
 NAMESPACE = "bench"
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR}:{OPERATOR}"
 WRITES = {PLURAL: 1, f"{PLURAL}/status": 1}
-AUDIT_SECONDS = 30
 OTHER_TIMEOUT = 600
 
 
@@ -118,15 +117,7 @@ class Round:
         """Compare the writes and calls since the start with what they should be."""
         total = 1 + self._options.repeats + self._count
         wanted = Counter({(name, path): 1 for name in self._all_names() for path in WRITES})
-
-        def read_new() -> Counter[tuple[str, str]] | None:
-            new = self._read_writes() - before
-            return new if new.total() >= wanted.total() else None
-
-        try:
-            made = eventually("all writes are in the audit log", read_new, AUDIT_SECONDS)
-        except TimeoutError:
-            made = self._read_writes() - before
+        made = self._read_writes() - before
         wrong = {name for name, _ in ((made - wanted) + (wanted - made))}
         self._expect(not wrong, f"{len(wrong)} of {total} resources were not written just twice (finalizer, status)")
         calls = Counter(request.operation for request in self._cloud.requests())

@@ -89,12 +89,20 @@ def reconciler() -> Reconciler:
     return Reconciler()
 
 
+def begin_controller(
+    server: ApiServer, reconciler: Reconciler, *, cleanup_seconds: float = 1e9, check_seconds: float = 1e9
+) -> Controller:
+    """Return a controller that has just begun; it tidies and checks never, unless it is told how often."""
+    kubernetes: Any = server
+    stand_in: Any = reconciler
+    controller = Controller(kubernetes, (), cleanup_seconds=cleanup_seconds, check_seconds=check_seconds)
+    controller.begin(stand_in)
+    return controller
+
+
 @pytest.fixture
 async def controller(reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
-    kubernetes: Any = ApiServer()
-    running = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
-    stand_in: Any = reconciler
-    running.begin(stand_in)
+    running = begin_controller(ApiServer(), reconciler)
     yield running
     await running.close(0)
 
@@ -266,10 +274,7 @@ def server() -> ApiServer:
 @pytest.fixture
 async def checking(server: ApiServer, reconciler: Reconciler, clock: Clock) -> Any:  # noqa: F811
     """A controller that looks every minute for what no watch shows."""
-    kubernetes: Any = server
-    running = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
-    stand_in: Any = reconciler
-    running.begin(stand_in)
+    running = begin_controller(server, reconciler, cleanup_seconds=30, check_seconds=60)
     yield running
     await running.close(0)
 
@@ -285,10 +290,7 @@ async def test_what_was_gone_before_the_watch_began_claims_nothing_for_long(
     clock: Clock,  # noqa: F811
 ) -> None:
     server = ApiServer(make(1, "gone"))
-    kubernetes: Any = server
-    controller = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=1e9)
-    stand_in: Any = reconciler
-    controller.begin(stand_in)
+    controller = begin_controller(server, reconciler, cleanup_seconds=30)
     await settle()
     assert controller.cache.get("gone") is server.objects.pop()
     await let_pass(clock, 31)
@@ -321,10 +323,7 @@ async def test_what_was_there_at_the_start_is_reconciled_though_no_watch_begins(
     reconciler: Reconciler,
     clock: Clock,  # noqa: F811
 ) -> None:
-    kubernetes: Any = ApiServer(make(1))
-    controller = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
-    stand_in: Any = reconciler
-    controller.begin(stand_in)
+    controller = begin_controller(ApiServer(make(1)), reconciler, cleanup_seconds=30, check_seconds=60)
     await settle()
     await let_pass(clock, 40)
     assert reconciler.versions() == [1]
@@ -337,10 +336,7 @@ async def beginning(server: ApiServer, reconciler: Reconciler, clock: Clock) -> 
     """A controller whose list of all objects, when it began, has not been answered yet, and what lets it be."""
     server.objects = [make(1), make(1, "b", spec={**SPEC, "credentialsRef": {"secretName": "in-use"}})]
     server.before_answer = gate = Gate()
-    kubernetes: Any = server
-    running = Controller(kubernetes, (), cleanup_seconds=30, check_seconds=60)
-    stand_in: Any = reconciler
-    running.begin(stand_in)
+    running = begin_controller(server, reconciler, cleanup_seconds=30, check_seconds=60)
     await settle()
     yield running, gate
     await running.close(0)
@@ -397,10 +393,7 @@ async def test_the_list_of_all_objects_is_tried_until_it_succeeds(
             raise errors.pop(0)
 
     server.before_answer = fail
-    kubernetes: Any = server
-    controller = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
-    stand_in: Any = reconciler
-    controller.begin(stand_in)
+    controller = begin_controller(server, reconciler)
     await controller.on_hook(make(1), None)
     await let_pass(clock, 7)
     assert caplog.messages == ["away", "Background task failed"]
@@ -415,10 +408,7 @@ async def test_what_was_listed_at_the_start_tells_whose_the_hook_is_though_it_ha
     begun: list[int] = []
     begin = reconciler.begin
     reconciler.begin = lambda obj: begun.append(obj.resource_version) or begin(obj)  # type: ignore[func-returns-value,method-assign]
-    kubernetes: Any = ApiServer(make(1, finalizers=[FINALIZER]))
-    controller = Controller(kubernetes, (), cleanup_seconds=1e9, check_seconds=1e9)
-    stand_in: Any = reconciler
-    controller.begin(stand_in)
+    controller = begin_controller(ApiServer(make(1, finalizers=[FINALIZER])), reconciler)
     await settle()
     await controller.on_hook(make(2, generation=2), None)
     await settle()
