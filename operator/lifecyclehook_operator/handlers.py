@@ -64,7 +64,12 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     memo.controller = await memo.manager.start()
 
 
-@kopf.on.event(GROUP, VERSION, PLURAL)
+def is_news(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> bool:  # noqa: ANN401
+    """Return whether a watch event of a LifecycleHook shows more than is known; most do not, which spares kopf work."""
+    return bool(memo.controller.is_news(event["object"]["metadata"], event["type"]))
+
+
+@kopf.on.event(GROUP, VERSION, PLURAL, when=is_news)
 async def on_hook(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:  # noqa: ANN401
     """Forward a watch event of a LifecycleHook."""
     await memo.controller.on_hook(LifecycleHook(event["object"]), event["type"])

@@ -391,7 +391,8 @@ class _Process:
                 await asyncio.sleep(wait)
                 continue
             _, event_type, body = self._events.popleft()
-            await self._controller.on_hook(LifecycleHook(body), event_type)
+            if self._controller.is_news(body["metadata"], event_type):
+                await self._controller.on_hook(LifecycleHook(body), event_type)
 
     @property
     def has_begun(self) -> bool:

@@ -353,8 +353,7 @@ async def test_nothing_is_reconciled_before_all_objects_are_known(
     assert (reconciler.seen, started, controller.is_complete) == ([], [], False)
     gate.open()
     await settle()
-    assert (reconciler.seen, started, controller.is_complete) == ([("a", 1)], ["callbacks"], True)
-    assert controller.cache.get("b") is not None
+    assert (reconciler.seen, started, controller.is_complete) == ([("a", 1), ("b", 1)], ["callbacks"], True)
 
 
 async def test_no_secret_is_let_go_before_all_objects_are_known(
@@ -401,20 +400,55 @@ async def test_the_list_of_all_objects_is_tried_until_it_succeeds(
     await controller.close(0)
 
 
-async def test_what_was_listed_at_the_start_tells_whose_the_hook_is_though_it_has_been_replaced_since(
+async def test_the_watch_tells_nothing_new_of_what_was_listed_at_the_start(
     reconciler: Reconciler,
     clock: Clock,  # noqa: F811
 ) -> None:
-    begun: list[int] = []
-    begin = reconciler.begin
-    reconciler.begin = lambda obj: begun.append(obj.resource_version) or begin(obj)  # type: ignore[func-returns-value,method-assign]
-    controller = begin_controller(ApiServer(make(1, finalizers=[FINALIZER])), reconciler)
+    controller = begin_controller(ApiServer(make(1), make(3, "b")), reconciler)
     await settle()
-    await controller.on_hook(make(2, generation=2), None)
-    await settle()
-    assert begun == [1]
-    assert reconciler.versions() == [2]
+    assert reconciler.seen == [("a", 1), ("b", 3)]
+    clock.now += 5
+    shown = [(make(1), None), (make(2, "b"), None), (make(3, "b"), "MODIFIED")]
+    assert [controller.is_news(obj.metadata, event_type) for obj, event_type in shown] == [False] * 3
+    assert controller.cache.lag.seconds() == 0
+    shown = [(make(2), "MODIFIED"), (make(1), "DELETED"), (make(1, "c"), "ADDED")]
+    assert [controller.is_news(obj.metadata, event_type) for obj, event_type in shown] == [True] * 3
     await controller.close(0)
+
+
+async def test_the_watch_tells_nothing_new_of_what_a_write_of_ours_has_returned(
+    controller: Controller, reconciler: Reconciler
+) -> None:
+    seen: list[int] = []
+
+    class Observer:
+        def update(self, obj: LifecycleHook) -> None:
+            seen.append(obj.resource_version)
+
+        def drop(self, uid: str) -> None:
+            """Forget nothing: there is nothing to forget."""
+
+    controller.observers.append(Observer())
+    reconciler.steps["a"] = [returning(make(2))]
+    await controller.on_hook(make(1), "ADDED")
+    await settle()
+    assert seen == [1, 2]
+    assert not controller.is_news(make(2).metadata, "MODIFIED")
+    assert controller.is_news(make(3).metadata, "MODIFIED")
+
+
+async def test_a_successor_that_a_clean_up_has_found_is_news(
+    checking: Controller, server: ApiServer, reconciler: Reconciler
+) -> None:
+    await checking.on_hook(make(1), "ADDED")
+    await settle()
+    successor = make_resource("hook-a", uid="b", version=5)
+    server.objects = [successor]
+    await checking.on_hook(make(2), "DELETED")
+    await settle()
+    assert checking.cache.get("b") is successor
+    assert reconciler.versions("b") == []
+    assert checking.is_news(successor.metadata, "ADDED")
 
 
 async def test_nothing_is_fetched_of_what_the_watch_shows_a_little_later_or_what_does_not_wait_for_us(

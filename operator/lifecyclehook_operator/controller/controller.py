@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from lifecyclehook_operator.api.v1alpha1 import LifecycleHook
 from lifecyclehook_operator.controller.cache import FOUND, WATCH_DELAY_SECONDS, Cache
@@ -22,7 +22,7 @@ from lifecyclehook_operator.metrics import RECONCILES
 
 
 class Observer(Protocol):
-    """Is notified of every object that a watch shows."""
+    """Is notified of the newest version of every object."""
 
     def update(self, obj: LifecycleHook) -> None:
         """Take the newest version of an object."""
@@ -111,25 +111,42 @@ class Controller:
             task.cancel()
         await self._queue.close(grace_seconds)
 
+    def is_news(self, metadata: Mapping[str, Any], event_type: str | None) -> bool:
+        """Take note that the watch has shown an object, and return whether `on_hook` has to handle that.
+
+        Most is known already: a write of ours has returned it, or the list of the start.
+        """
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        known = self.cache.get(uid)
+        if event_type == "DELETED" or known is None or version > known.resource_version or uid not in self._states:
+            return True
+        self._is_relisted |= event_type is None
+        self.cache.lag.on_shown(uid, version)
+        return False
+
     async def on_hook(self, obj: LifecycleHook, event_type: str | None) -> None:
-        """Handle a watch event of an object; an object from a list has no event type."""
+        """Handle an event of an object that `is_news`; an object from a list has no event type."""
         self._is_relisted |= event_type is None
         if event_type == "DELETED" or obj.is_finalized:
             self._on_gone(obj)
         else:
             before = self.cache.get(obj.uid)
-            after = self.cache.update(obj, is_shown=event_type != FOUND)
+            after = self._take(obj, is_shown=event_type != FOUND)
             if before is not None and before.secret not in (None, after.secret):
                 self.secrets.doubt(before.secret)
             if obj.uid not in self._states:
-                # What was listed at the start may tell whose the hook is, and have been replaced since.
-                self._states[obj.uid], due_at = self._reconciler.begin(before or after)
+                self._states[obj.uid], due_at = self._reconciler.begin(after)
                 self._queue.add_at(obj.uid, due_at)
             if before is not None and asks_for_reconcile(before, after):
                 self._request(obj.uid)
-            for observer in self.observers:
-                observer.update(after)
         await self._release_unused_secrets(obj.namespace)
+
+    def _take(self, obj: LifecycleHook, *, is_shown: bool) -> LifecycleHook:
+        """Keep a version of an object, tell the observers which is the newest, and return that."""
+        newest = self.cache.update(obj, is_shown=is_shown)
+        for observer in self.observers:
+            observer.update(newest)
+        return newest
 
     def retry_group(self, group_id: str) -> None:
         """Reconcile those of an AS group's hooks at once that wait after a failure: the group may be free."""
@@ -201,7 +218,7 @@ class Controller:
             if uid not in self._states:  # gone meanwhile
                 return
             self._queue.add_at(uid, requeue_at)
-            if asks_for_reconcile(obj, self.cache.update(result, is_shown=False)):
+            if asks_for_reconcile(obj, self._take(result, is_shown=False)):
                 self._request(uid)
             elif uid in self._retried and state.failures:
                 self._queue.add(uid)
@@ -286,7 +303,7 @@ class Controller:
         for namespace in self._namespaces:
             async for obj in self._kubernetes.list_hooks(namespace):
                 if not obj.is_finalized and obj.uid not in self._forgotten:
-                    self.cache.update(obj, is_shown=False)
+                    await self.on_hook(obj, FOUND)
         for start in self.starts:
             start()
         await self._release_unused_secrets()

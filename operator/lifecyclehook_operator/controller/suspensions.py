@@ -212,7 +212,9 @@ class SuspensionWatch:
             return obj
         is_as_read = {"op": "test", "path": "/metadata/resourceVersion", "value": str(obj.resource_version)}
         written = await self._kubernetes.patch_status(obj, [is_as_read, *patch])
-        return self._cache.update(written, is_shown=False)
+        newest = self._cache.update(written, is_shown=False)
+        self.update(newest)
+        return newest
 
 
 def find_suspended(suspensions: Iterable[Suspension]) -> Instances:
