@@ -202,16 +202,14 @@ class KubeClient:
         is_same_object = {"op": "test", "path": "/metadata/uid", "value": uid}
         return await self._patch(f"{path}/status", [is_same_object, *map(dict, patch)], _JSON_PATCH)
 
-    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> str:
-        """Create an Event (events.k8s.io/v1) and return its name, "" if its namespace is being deleted."""
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event (events.k8s.io/v1), unless its namespace is being deleted."""
         try:
-            created = await self._call("POST", _events_path(namespace), body=body)
+            await self._exchange("POST", _events_path(namespace), body=body)
         except KubernetesError as error:
             if not (isinstance(error, GoneError) or "NamespaceTerminating" in error.causes):
                 raise
             logger.debug("No Event in namespace %s, which is being deleted", namespace)
-            return ""
-        return str(created["metadata"]["name"])
 
     async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         """Merge into an Event."""
@@ -272,12 +270,16 @@ class KubeClient:
 
     async def _call(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the object that the API server answers; takes what `_send` takes."""
+        return _parse(await self._exchange(method, path, **request))
+
+    async def _exchange(self, method: str, path: str, **request: Any) -> bytes:  # noqa: ANN401
+        """Return what the API server answers; takes what `_send` takes."""
         with _failures():
             async with await self._send(method, path, **request) as response:
                 content = await response.read()
         if not response.ok:
             raise _error_from(response, content)
-        return _parse(content)
+        return content
 
     async def _send(  # noqa: PLR0913  # the parts of a request
         self,

@@ -54,8 +54,8 @@ class Event:
 class EventApi(Protocol):
     """The calls of the API server that are needed. Each raises KubernetesError."""
 
-    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> str:
-        """Create an Event (events.k8s.io/v1) and return its name, "" if its namespace is being deleted."""
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event (events.k8s.io/v1), unless its namespace is being deleted."""
 
     async def patch_event(self, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
         """Merge into an Event."""
@@ -184,7 +184,8 @@ class EventRecorder:
                 series.name, series.count = "", 1
         if not series.name:
             body = _as_body(item, event) | ({"series": counted} if series.count > 1 else {})
-            series.name = await self._api.create_event(namespace, body)
+            await self._api.create_event(namespace, body)
+            series.name = body["metadata"]["name"]
 
     def _find_history(self, uid: str) -> _History:
         history = self._histories.setdefault(uid, _History())
@@ -199,7 +200,7 @@ def _as_body(item: _Item, event: Event) -> dict[str, Any]:
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"generateName": f"{name}-", "namespace": item.regarding["namespace"]},
+        "metadata": {"name": f"{name}.{time.time_ns():x}", "namespace": item.regarding["namespace"]},
         "eventTime": _as_micro_time(item.happened_at),
         "type": event.type,
         "reason": event.reason,
