@@ -123,13 +123,13 @@ class SuspensionWatch:
         if obj.is_paused:
             self._triggers.pop(obj.uid, None)
             return
-        if not (obj.is_watching_suspensions or _shows_suspensions(obj.status)):
+        if not (obj.is_watching_suspensions or _shows_suspensions(obj)):
             self.drop(obj.uid)
             return
         trigger = (obj.trigger, obj.is_watching_suspensions)
         before = self._triggers.get(obj.uid)
         self._triggers[obj.uid] = trigger
-        if before is None and obj.is_watching_suspensions and _shows_suspensions(obj.status):  # after a restart
+        if before is None and obj.is_watching_suspensions and _shows_suspensions(obj):  # after a restart
             self._queue.add_at(_key(obj), next_round(obj.hook_key[0], self._interval_seconds))
         elif trigger != before:
             self._queue.add(_key(obj))
@@ -162,7 +162,7 @@ class SuspensionWatch:
             if obj.namespace != namespace or obj.uid not in self._triggers:
                 continue
             if not obj.is_watching_suspensions:
-                if _shows_suspensions(obj.status) and not obj.is_paused:
+                if _shows_suspensions(obj) and not obj.is_paused:
                     await self._write(obj, _without_suspensions(obj.status))
                 continue
             try:
@@ -297,8 +297,11 @@ def _namespace(key: str) -> str:
     return key.partition("/")[0]
 
 
-def _shows_suspensions(status: LifecycleHookStatus) -> bool:
-    return status.suspended_instances is not None or status.condition(SUSPENSIONS_KNOWN) is not None
+def _shows_suspensions(obj: LifecycleHook) -> bool:
+    status = obj.body.get("status", {})  # most versions of an object are never parsed
+    return "suspendedInstances" in status or any(
+        condition["type"] == SUSPENSIONS_KNOWN for condition in status.get("conditions", ())
+    )
 
 
 def _without_suspensions(status: LifecycleHookStatus) -> LifecycleHookStatus:
