@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# What an image has, and no more: some libraries import whatever else they find.
+RUNTIME := $(VENV)/runtime
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage bench soak e2e acceptance simulator controlplane generate dist sbom recording lock lint clean
@@ -30,9 +32,12 @@ lint: $(VENV)/.installed  ## Check style, types, layers, Dockerfile and workflow
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/zizmor --offline --quiet .github
 
-bench: $(VENV)/.installed  ## Measure speed and cost beside a bare client (N=1000,3000 AS_LATENCY_MS=50 PLOT=file.svg).
-	@exec $(BIN)/python -m tests.bench $(if $(N),--resources="$(N)") \
-	    $(if $(AS_LATENCY_MS),--as-latency-ms="$(AS_LATENCY_MS)") $(if $(PLOT),--plot="$(PLOT)") $(ARGS)
+bench: $(RUNTIME)/.installed  ## Measure speed and cost beside a bare client (N=1000,3000 AS_LATENCY_MS=50 PLOT=file.svg).
+	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w $(RUNTIME)/dist .
+	@$(RUNTIME)/bin/python -m pip install -q --disable-pip-version-check --no-deps --force-reinstall $(RUNTIME)/dist/*.whl
+	@exec $(BIN)/python -m tests.bench --operator=$(RUNTIME)/bin/lifecyclehook-operator \
+	    $(if $(N),--resources="$(N)") $(if $(AS_LATENCY_MS),--as-latency-ms="$(AS_LATENCY_MS)") \
+	    $(if $(PLOT),--plot="$(PLOT)") $(ARGS)
 
 soak: $(VENV)/.installed  ## Let everything fail for a while, then check what is left (MINUTES=5, SEED=).
 	@exec $(BIN)/python -m tests.soak $(if $(MINUTES),--minutes="$(MINUTES)") $(if $(SEED),--seed="$(SEED)")
@@ -87,6 +92,12 @@ $(VENV)/.installed: pyproject.toml requirements-dev.txt
 	    -r requirements-dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@$(BIN)/python -m pip check -q --disable-pip-version-check
+	@touch $@
+
+$(RUNTIME)/.installed: $(VENV)/.installed requirements.txt
+	@echo "==> installing what an image has into $(RUNTIME)"
+	@$(PYTHON) -m venv $(RUNTIME)
+	@$(RUNTIME)/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
 	@touch $@
 
 clean:  ## Remove what was installed here (the control plane's cache stays).

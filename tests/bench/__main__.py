@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.controlplane import BinariesNotFoundError, ControlPlane, ControlPlaneError
-from tests.support.harness import install, log_tail
+from tests.support.harness import PROGRAM, install, log_tail
 from tests.support.simulator import run_simulator
 from tests.support.workspace import PLURAL
 
@@ -47,9 +47,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         cloud.set_latency(options.as_latency_ms / 1000)
         subjects: dict[str, Subject] = {
             "floor": FloorProcess(control_plane, cloud),
-            "operator": make_operator(control_plane, cloud, RESYNC_SECONDS),
+            "operator": make_operator(control_plane, cloud, RESYNC_SECONDS, options.operator),
         }
-        resyncing = make_operator(control_plane, cloud, options.resync_seconds)
+        resyncing = make_operator(control_plane, cloud, options.resync_seconds, options.operator)
         for count in options.resources:
             rounds = []
             for number in range(options.rounds):
@@ -65,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     mistakes += round_.mistakes
                 rounds.append(figures)
             sizes.append({"resources": count, "rounds": rounds, "medians": find_medians(rounds)})
-    machine = describe_machine()
+    machine = f"{describe_machine()}, {describe_operator(options.operator)}"
     return {"machine": machine, "as_latency_ms": options.as_latency_ms, "sizes": sizes, "mistakes": mistakes}
 
 
@@ -74,8 +74,12 @@ def describe_machine() -> str:
     models = [line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")]
     return (
         f"{len(os.sched_getaffinity(0))} cores ({models[0] if models else platform.machine()}), "
-        f"Linux {platform.release()}, Python {platform.python_version()}"
+        f"Linux {platform.release()}"
     )
+
+
+def describe_operator(program: Path) -> str:
+    return subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -97,6 +101,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--resync-seconds", type=int, default=10, metavar="S", help="the resync interval measured (default: 10)"
+    )
+    parser.add_argument(
+        "--operator",
+        type=lambda path: Path(path).absolute(),
+        default=PROGRAM,
+        metavar="FILE",
+        help="what to measure (default: this environment's)",
     )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how cost grows with N, as SVG")

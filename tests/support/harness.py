@@ -18,6 +18,7 @@ from tests.support.controlplane import ControlPlane, free_ports, start_process, 
 from tests.support.simulator import LoggedRequest
 
 OPERATOR = "lifecyclehook-operator"
+PROGRAM = Path(sys.executable).with_name(OPERATOR)
 CRD = "lifecyclehooks.as.otc.t-systems.com"
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DOCS = DEPLOY.parent / "docs"
@@ -83,8 +84,16 @@ def rounds(listings: Iterable[LoggedRequest], resync_seconds: float) -> list[tup
 class OperatorProcess:
     """An operator that can be started, stopped, killed and started again; its log goes on in one file."""
 
-    def __init__(self, control_plane: ControlPlane, cloud_environment: Mapping[str, str], **options: Any) -> None:
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        cloud_environment: Mapping[str, str],
+        *,
+        program: Path = PROGRAM,
+        **options: Any,
+    ) -> None:
         """Take the OS_* variables of the operator's own credentials, and options as the command line names them."""
+        self._program = program
         self._options = {"log_level": "debug", "allowed_endpoints": "127.0.0.1:*", **options}
         self._process: subprocess.Popen[bytes] | None = None
         (self._health_port,) = free_ports(1)
@@ -132,8 +141,7 @@ class OperatorProcess:
             f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
             for name, value in self._options.items()
         ]
-        program = Path(sys.executable).with_name(OPERATOR)
-        command = [str(program), "run", f"--health-port={self._health_port}", *flags]
+        command = [str(self._program), "run", f"--health-port={self._health_port}", *flags]
         self._process = start_process(command, log=self.log, env=self._environment)
 
     def stop(self) -> int | None:
