@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import Any
 from collections.abc import Iterator
 
 import pytest
@@ -68,22 +69,20 @@ def test_a_secret_that_somebody_takes_from_us_is_held_again(workspace: Workspace
     workspace.create(credentialsRef={"secretName": "otc"})
     workspace.wait_ready()
 
-    def hold() -> tuple[list[str], dict[str, str]]:
-        metadata = workspace.secret("otc").metadata
-        return metadata.finalizers or [], metadata.labels or {}
+    def hold(secret: Any) -> tuple[list[str], dict[str, str]]:
+        return secret.metadata.finalizers or [], secret.metadata.labels or {}
 
-    before = hold()
+    before = hold(workspace.secret("otc"))
     assert all(before)
     operations = {
         "finalizers": [{"op": "remove", "path": "/metadata/finalizers"}],
         "labels": [{"op": "remove", "path": "/metadata/labels"}],
     }
-    workspace.core.patch_namespaced_secret("otc", workspace.namespace, operations[part])
-    assert hold() != before
-    eventually("it is held again", lambda: hold() == before)
+    assert hold(workspace.core.patch_namespaced_secret("otc", workspace.namespace, operations[part])) != before
+    eventually("it is held again", lambda: hold(workspace.secret("otc")) == before)
     workspace.delete()
     workspace.wait_gone()
-    eventually("it is released", lambda: not any(hold()))
+    eventually("it is released", lambda: not any(hold(workspace.secret("otc"))))
 
 
 @pytest.mark.parametrize("way", ["deleted", "edited"])
