@@ -2,8 +2,8 @@
 
 import os
 import signal
-from typing import Any
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
