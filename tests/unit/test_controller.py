@@ -400,6 +400,22 @@ async def test_the_list_of_all_objects_is_tried_until_it_succeeds(
     await controller.close(0)
 
 
+async def test_what_was_listed_at_the_start_tells_whose_the_hook_is_though_it_has_been_replaced_since(
+    reconciler: Reconciler,
+    clock: Clock,  # noqa: F811
+) -> None:
+    begun: list[int] = []
+    begin = reconciler.begin
+    reconciler.begin = lambda obj: begun.append(obj.resource_version) or begin(obj)  # type: ignore[func-returns-value,method-assign]
+    controller = begin_controller(ApiServer(make(1, finalizers=[FINALIZER])), reconciler)
+    await settle()
+    await controller.on_hook(make(2, generation=2), None)
+    await settle()
+    assert begun == [1]
+    assert reconciler.versions() == [1, 2]
+    await controller.close(0)
+
+
 async def test_the_watch_tells_nothing_new_of_what_was_listed_at_the_start(
     reconciler: Reconciler,
     clock: Clock,  # noqa: F811

@@ -114,19 +114,19 @@ class Controller:
     def is_news(self, metadata: Mapping[str, Any], event_type: str | None) -> bool:
         """Take note that the watch has shown an object, and return whether `on_hook` has to handle that.
 
-        Most is known already: a write of ours has returned it, or the list of the start.
+        Most is known already: a write of ours has returned it, or the list of the start. What a list shows has no event
+        type, and tells of a gap in the watch.
         """
+        self._is_relisted |= event_type is None
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
         known = self.cache.get(uid)
         if event_type == "DELETED" or known is None or version > known.resource_version or uid not in self._states:
             return True
-        self._is_relisted |= event_type is None
         self.cache.lag.on_shown(uid, version)
         return False
 
     async def on_hook(self, obj: LifecycleHook, event_type: str | None) -> None:
         """Handle an event of an object that `is_news`; an object from a list has no event type."""
-        self._is_relisted |= event_type is None
         if event_type == "DELETED" or obj.is_finalized:
             self._on_gone(obj)
         else:
@@ -301,9 +301,7 @@ class Controller:
     async def _list_all(self) -> None:
         """List all objects while the watch begins: their claims have to be known before the first reconcile."""
         for namespace in self._namespaces:
-            async for obj in self._kubernetes.list_hooks(namespace):
-                if not obj.is_finalized and obj.uid not in self._forgotten:
-                    await self.on_hook(obj, FOUND)
+            await self._take_listed(namespace)
         for start in self.starts:
             start()
         await self._release_unused_secrets()
@@ -347,9 +345,12 @@ class Controller:
             example = f"{unseen[0].namespace}/{unseen[0].name}"
             logger.warning("The watch has not shown what has become of %s objects, such as %s", len(unseen), example)
         for listed in unseen:
-            async for obj in self._kubernetes.list_hooks(listed.namespace, listed.name):
-                if obj.uid not in self._forgotten:
-                    await self.on_hook(obj, FOUND)
+            await self._take_listed(listed.namespace, listed.name)
+
+    async def _take_listed(self, namespace: str, name: str = "") -> None:
+        async for obj in self._kubernetes.list_hooks(namespace, name):
+            if obj.uid not in self._forgotten:
+                await self.on_hook(obj, FOUND)
 
     async def _check_secrets(self) -> None:
         versions: dict[Key, int | None] = dict.fromkeys(self.secrets.protected())
