@@ -33,6 +33,7 @@ lint: $(VENV)/.installed  ## Check style, types, layers, Dockerfile and workflow
 	@$(BIN)/zizmor --offline --quiet .github
 
 bench: $(RUNTIME)/.installed  ## Measure speed and cost beside a bare client (N=1000,3000 AS_LATENCY_MS=50 PLOT=file.svg).
+	@rm -rf $(RUNTIME)/dist
 	@$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w $(RUNTIME)/dist .
 	@$(RUNTIME)/bin/python -m pip install -q --disable-pip-version-check --no-deps --force-reinstall $(RUNTIME)/dist/*.whl
 	@exec $(BIN)/python -m tests.bench --operator=$(RUNTIME)/bin/lifecyclehook-operator \

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.support.controlplane import ControlPlane, start_process, stop_process
-from tests.support.harness import OPERATOR, PROGRAM, OperatorProcess
+from tests.support.harness import OPERATOR, OperatorProcess
 from tests.support.simulator import Simulator
 
 FLOOR = Path(__file__).with_name("floor.py")
@@ -54,7 +54,7 @@ class FloorProcess:
 
 
 def make_operator(
-    control_plane: ControlPlane, cloud: Simulator, resync_seconds: float, program: Path = PROGRAM
+    control_plane: ControlPlane, cloud: Simulator, resync_seconds: float, program: Path
 ) -> OperatorProcess:
     """Return the operator as users run it."""
     options = {"log_level": "info", "resync_interval_seconds": resync_seconds}
