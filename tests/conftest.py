@@ -145,8 +145,9 @@ def fast() -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def operator(cluster: ControlPlane, cloud: Simulator) -> Iterator[OperatorProcess]:
-    """One operator for the module, for all namespaces, with credentials of its own. No resync falls into a test."""
-    with OperatorProcess(cluster, cloud.credentials_env(), resync_interval_seconds=864_000, **TIMING) as process:
+    """One operator for the module, for all namespaces, with credentials of its own. No round falls into a test."""
+    never = {"resync_interval_seconds": 864_000, "suspension_interval_seconds": 864_000}
+    with OperatorProcess(cluster, cloud.credentials_env(), **never, **TIMING) as process:
         yield process
 
 
