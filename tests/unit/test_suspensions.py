@@ -6,10 +6,19 @@ from typing import Any
 import httpx
 import pytest
 
-from lifecyclehook_operator.api.v1alpha1 import SuspendedInstance
+from lifecyclehook_operator.api.v1alpha1 import LifecycleHook, SuspendedInstance
+from lifecyclehook_operator.cloud.errors import InvalidError, Reason
 from lifecyclehook_operator.cloud.instances import Suspension, Suspensions
-from lifecyclehook_operator.controller.suspensions import Before, describe_holder, find_changes, find_suspended
-from tests.unit.samples import make_resource
+from lifecyclehook_operator.controller.cache import Cache
+from lifecyclehook_operator.controller.suspensions import (
+    Before,
+    SuspensionWatch,
+    describe_holder,
+    find_changes,
+    find_suspended,
+)
+from lifecyclehook_operator.controller.timing import Timing, now
+from tests.unit.samples import SPEC, make_resource
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOOK = {
@@ -145,3 +154,29 @@ def test_an_instance_that_timed_out_with_continue_is_put_to_use() -> None:
 )
 def test_who_keeps_a_group_busy_is_named(listed: list[dict[str, Any]], expected: str) -> None:
     assert describe_holder(Suspensions(listed, httpx.Response(200))) == expected
+
+
+@pytest.mark.anyio
+async def test_a_list_that_as_calls_invalid_is_asked_for_again_in_the_next_round() -> None:
+    class Refusing:
+        """A resolver, its client, and what is written to."""
+
+        async def resolve(self, *_: object) -> "Refusing":
+            return self
+
+        async def list_suspensions(self, *_: object, **__: object) -> None:
+            raise InvalidError(Reason.INVALID_SPEC, "no", operation="list_hanging")
+
+        async def patch_status(self, obj: LifecycleHook, _: object) -> LifecycleHook:
+            return obj
+
+    cache, refusing, timing = Cache(), Refusing(), Timing(1, 1, 1, 1, 1, 1)
+    shown = {"scalingGroupId": SPEC["scalingGroupId"], "lifecycleHook": {**HOOK, "lifecycleHookName": "test-hook1"}}
+    obj = cache.update(make_resource(spec={**SPEC, "suspensionPolicy": "Watch"}, status=shown))
+    unused: Any = None
+    api: Any = refusing
+    watch = SuspensionWatch(api, api, cache, timing, unused, interval_seconds=30, was_released=unused, on_idle=unused)
+    watch.update(obj)
+    next_at = await watch._look(f"{obj.namespace}/{obj.hook_key[0]}", now())  # noqa: SLF001
+    assert now() < next_at <= now() + 30
+    await watch.close(0)

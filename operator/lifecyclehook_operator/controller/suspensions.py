@@ -172,7 +172,10 @@ class SuspensionWatch:
                 continue  # the Ready condition tells
             except CallError as error:
                 self._failures[key] = self._failures.get(key, 0) + 1
-                next_at = min(next_at, self._timing.next_retry(error, self._failures[key]))
+                retry_at = self._timing.next_retry(error, self._failures[key])
+                if retry_at == NEVER:  # it takes no change of the spec to list
+                    retry_at = next_round(group_id, self._interval_seconds)
+                next_at = min(next_at, retry_at)
                 await self._write(obj, _with_failure(obj.status, error))
                 continue
             self._failures.pop(key, None)
