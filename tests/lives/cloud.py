@@ -4,8 +4,8 @@ What the operator is answered goes through its own translation of answers to err
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -152,9 +152,8 @@ class CloudClient:
     async def get_project_id(self) -> str:
         return PROJECT_ID
 
-    @asynccontextmanager
-    async def limit(self, group_id: str, tenant: str) -> AsyncIterator[None]:
-        yield
+    def turns(self, group_id: str, tenant: str) -> tuple[AbstractAsyncContextManager[None], ...]:
+        return nullcontext(), nullcontext()
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
         key = (group_id, hook_name)

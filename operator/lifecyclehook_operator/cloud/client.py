@@ -1,8 +1,8 @@
 """The lifecycle-hook calls of the AS API (as_06_0901 to as_06_0907), for one project."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -128,13 +128,16 @@ class AutoScalingClient:
         """Return the project's ID."""
         return (await self.find_endpoint()).project_id
 
-    @asynccontextmanager
-    async def limit(self, group_id: str, tenant: str) -> AsyncIterator[None]:
-        """Wait for a tenant's turn to call AS for a group's hooks; a group that hangs takes only some of the turns."""
+    def turns(
+        self, group_id: str, tenant: str
+    ) -> tuple[AbstractAsyncContextManager[None], AbstractAsyncContextManager[None]]:
+        """Return a tenant's turns for a call about a group, to enter in this order: the group's, and the client's.
+
+        So a group that hangs takes only some of the client's.
+        """
         if (slots_of_group := self._slots_of_group.get(group_id)) is None:
             slots_of_group = self._slots_of_group[group_id] = FairLimit(self._slots_per_group, AS_SLOTS_WAITING)
-        async with slots_of_group.turn(tenant), self._slots.turn(tenant):
-            yield
+        return slots_of_group.turn(tenant), self._slots.turn(tenant)
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
         """Create a hook and return it as AS returns it (as_06_0901). Empty metadata is not sent."""
@@ -248,7 +251,8 @@ def _read_hook(operation: str, response: httpx.Response, content: object, hook_n
         raise undocumented(operation, response, "defaultTimeout: out of range")
     if len(hook.notification_metadata) <= _METADATA_CHARACTERS:
         del texts["notification_metadata"]  # it is compared with the spec, which may have any characters
-    return hook.model_copy(update={name: sanitize(text, _FIELD_CHARACTERS) for name, text in texts.items()})
+    cleaned = {name: clean for name, text in texts.items() if (clean := sanitize(text, _FIELD_CHARACTERS)) != text}
+    return hook.model_copy(update=cleaned) if cleaned else hook
 
 
 def _read_list(response: httpx.Response) -> Listing:

@@ -372,7 +372,8 @@ class _Attempt:
             raise InvalidError(Reason.INVALID_SPEC, f"LifecycleHook {hook}: {error}", operation=CALLBACK) from error
         client = await self.callbacks.resolver.resolve(hook, hook_spec)
         self.group_id, self.hook_name = hook_spec.scaling_group_id, hook_spec.lifecycle_hook_name
-        async with client.limit(self.group_id, hook.namespace):
+        of_group, of_client = client.turns(self.group_id, hook.namespace)
+        async with of_group, of_client:
             try:
                 return await self._act(client, self.not_before)
             except CallError as error:

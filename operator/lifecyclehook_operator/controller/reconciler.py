@@ -197,7 +197,8 @@ class _Sync:
                 if obj.is_deleting:
                     return Released()
                 raise conflict(owner, self.spec)
-            async with self.client.limit(self.spec.scaling_group_id, obj.namespace):
+            of_group, of_client = self.client.turns(self.spec.scaling_group_id, obj.namespace)
+            async with of_group, of_client:
                 try:
                     return await (self._delete() if obj.is_deleting else self._apply())
                 except CallError as error:
@@ -242,8 +243,7 @@ class _Sync:
                 case _:
                     await self._ensure_finalizer()
                     return Drifted(hook, describe_drift(hook, self.spec))
-        message = "AS accepted the update but did not apply it"
-        raise UnexpectedError(Reason.UNEXPECTED_RESPONSE, message, operation="modify")
+        raise UnexpectedError(Reason.UNEXPECTED_RESPONSE, "AS did not apply the update it accepted", operation="modify")
 
     async def _create(self) -> Hook | None:
         """Create the hook and return it; after a failure that leaves this open, return the hook that exists, if any."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -89,11 +89,10 @@ class _History:
     def find_series(self, event: Event, now: float) -> tuple[Event, _Series]:
         """Return the Event to publish instead of this one, and the series that it belongs to."""
         self.series = {each: series for each, series in self.series.items() if now - series.last < _SERIES_SECONDS}
-        similar = Counter((each.type, each.reason) for each in self.series)
-        if event not in self.series and similar[event.type, event.reason] >= _SIMILAR:
-            combined = (each for each in self.series if (each.type, each.reason) == (event.type, event.reason))
+        similar = [each for each in self.series if (each.type, each.reason) == (event.type, event.reason)]
+        if event not in self.series and len(similar) >= _SIMILAR:
             event = next(
-                (each for each in combined if each.message.startswith(_COMBINED)),
+                (each for each in similar if each.message.startswith(_COMBINED)),
                 Event(event.type, event.reason, f"{_COMBINED} {event.message}"),
             )
         return event, self.series.setdefault(event, _Series())
@@ -106,7 +105,8 @@ class _Item:
     label: str
     regarding: Mapping[str, str]
     event: Event
-    happened_at: datetime
+    #: As metav1.MicroTime.
+    happened_at: str
 
 
 class EventRecorder:
@@ -150,7 +150,7 @@ class EventRecorder:
             "resourceVersion": str(obj.resource_version),
         }
         try:
-            self._queue.put_nowait(_Item(obj.label, regarding, event, datetime.now(UTC)))
+            self._queue.put_nowait(_Item(obj.label, regarding, event, _format_now()))
         except asyncio.QueueFull:
             EVENTS_DROPPED.labels("queue_full").inc()
             logger.debug("%s: Dropped an Event: too many are waiting", obj.label)
@@ -176,7 +176,7 @@ class EventRecorder:
             logger.debug("%s: Dropped an Event: too many for one object", item.label)
             return
         namespace = item.regarding["namespace"]
-        counted = {"count": series.count, "lastObservedTime": _as_micro_time(item.happened_at)}
+        counted = {"count": series.count, "lastObservedTime": item.happened_at}
         if series.name:
             try:
                 await self._api.patch_event(namespace, series.name, {"series": counted})
@@ -201,7 +201,7 @@ def _as_body(item: _Item, event: Event) -> dict[str, Any]:
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": f"{name}.{time.time_ns():x}", "namespace": item.regarding["namespace"]},
-        "eventTime": _as_micro_time(item.happened_at),
+        "eventTime": item.happened_at,
         "type": event.type,
         "reason": event.reason,
         "note": event.message.encode()[:_NOTE_BYTES].decode(errors="ignore"),
@@ -212,5 +212,5 @@ def _as_body(item: _Item, event: Event) -> dict[str, Any]:
     }
 
 
-def _as_micro_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _format_now() -> str:
+    return f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
