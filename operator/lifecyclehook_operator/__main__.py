@@ -27,7 +27,7 @@ _COMMANDS = {
 }
 
 #: By Python's defaults, to look for garbage takes 5 % of the CPU time; there is little, for most is freed without.
-_GARBAGE_THRESHOLDS = (25_000, 20, 20)
+_GARBAGE_THRESHOLDS = (50_000, 20, 20)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
