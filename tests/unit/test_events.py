@@ -1,5 +1,6 @@
 """Events go out in order, and so few of each object that a hook that fails in ever new ways floods nobody."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ class Api:
         self.failures: list[KubernetesError] = []
 
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        await asyncio.sleep(0)
         self.writes += 1
         if self.failures:
             raise self.failures.pop()
@@ -49,8 +51,8 @@ class Clock:
         return self.seconds
 
 
-def hook(uid: str = "1") -> LifecycleHook:
-    metadata = {"name": f"hook-{uid}", "namespace": "web", "uid": uid, "resourceVersion": "7", "generation": 1}
+def hook(uid: str = "1", namespace: str = "web") -> LifecycleHook:
+    metadata = {"name": f"hook-{uid}", "namespace": namespace, "uid": uid, "resourceVersion": "7", "generation": 1}
     return LifecycleHook({"metadata": metadata, "spec": {"scalingGroupId": "group"}})
 
 
@@ -130,6 +132,44 @@ async def test_what_a_full_queue_cannot_take_is_dropped(monkeypatch: pytest.Monk
     await publish(EventRecorder(api), failure(1), failure(2), failure(3))
     assert api.notes() == ["failure 1", "failure 2"]
     assert EVENTS_DROPPED.labels("queue_full")._value.get() - before == 1  # noqa: SLF001
+
+
+async def test_namespaces_take_turns() -> None:
+    api = Api()
+    recorder = EventRecorder(api)
+    for number in range(9):
+        recorder.record(hook(), failure(number))
+    recorder.record(hook("2", "shop"), failure(10))
+    recorder.record(hook("3", "blog"), failure(20))
+    await publish(recorder)
+    assert {"failure 10", "failure 20"} < set(api.notes()[:5])
+    assert len(api.notes()) == 11
+
+
+async def test_a_full_queue_drops_what_the_busiest_namespace_added_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_QUEUE_LENGTH", 3)
+    api = Api()
+    recorder = EventRecorder(api)
+    for number in range(4):
+        recorder.record(hook(), failure(number))
+    recorder.record(hook("2", "shop"), failure(10))
+    recorder.record(hook("3", "blog"), failure(20))
+    recorder.record(hook("4", "mail"), failure(30))  # nobody has more now
+    await publish(recorder)
+    assert api.notes() == ["failure 0", "failure 10", "failure 20"]
+
+
+async def test_what_is_not_published_in_time_is_counted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class HangingApi(Api):
+        async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+            await asyncio.Event().wait()
+
+    recorder = EventRecorder(HangingApi())
+    recorder.start()
+    for number in range(3):
+        recorder.record(hook(), failure(number))
+    await recorder.close(0.01)
+    assert caplog.messages[-1] == "2 Events were not published before the shutdown"
 
 
 async def test_one_that_is_refused_stops_no_other() -> None:

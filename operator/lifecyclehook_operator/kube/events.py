@@ -1,22 +1,25 @@
 """Publishes Kubernetes Events.
 
-They are sent in the background, one after another, so that they never delay a reconcile. As in client-go, each object
-has a burst and then one Event every five minutes; a repeated Event is counted in its series; and many Events that
-differ only in their text are combined into one.
+They are sent in the background, so that they never delay a reconcile: those of a namespace one after another, while
+namespaces take turns, so that none waits for the thousands of another. As in client-go, each object has a burst and
+then one Event every five minutes; a repeated Event is counted in its series; and many Events that differ only in their
+text are combined into one.
 """
 
 import asyncio
 import logging
 import os
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from lifecyclehook_operator.api.callback import LifecycleCallback
 from lifecyclehook_operator.api.v1alpha1 import API_VERSION, GROUP, LifecycleHook
+from lifecyclehook_operator.fairness import FairLimit
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError
 from lifecyclehook_operator.metrics import EVENTS_DROPPED
 
@@ -26,6 +29,8 @@ COMPONENT = "lifecyclehook-operator"
 _NOTE_BYTES = 1024  # as events.k8s.io/v1 has it
 #: Maximum number of waiting Events; 10,000 take about 10 MB.
 _QUEUE_LENGTH = 10_000
+#: How many are sent at a time, each of another namespace.
+_SENT_AT_ONCE = 2
 #: Events of an object that may be sent at once, and the time until one more may be sent.
 _BURST = 25
 _REFILL_SECONDS = 300.0
@@ -110,30 +115,35 @@ class _Item:
 
 
 class EventRecorder:
-    """Publishes Events in the order in which they were recorded."""
+    """Publishes Events, those of a namespace in the order in which they were recorded."""
 
     def __init__(self, api: EventApi, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._api = api
         self._clock = clock
-        self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_LENGTH)
+        self._turns = FairLimit(_SENT_AT_ONCE)
+        #: What waits, by namespace.
+        self._items: defaultdict[str, deque[_Item]] = defaultdict(deque)
+        self._length = 0
+        self._workers: dict[str, asyncio.Task[None]] = {}
         self._histories: OrderedDict[str, _History] = OrderedDict()
-        self._task: asyncio.Task[None] | None = None
+        self._is_started = False
 
     def start(self) -> None:
         """Start publishing."""
-        self._task = asyncio.create_task(self._run(), name="events")
+        self._is_started = True
+        for namespace in self._items:
+            self._start(namespace)
 
     async def close(self, seconds: float) -> None:
         """Publish the waiting Events, for at most this many seconds."""
-        if self._task is None:
+        if not self._workers:
             return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._queue.join()
-        except TimeoutError:
-            logger.warning("%s Events were not published before the shutdown", self._queue.qsize())
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        _, unfinished = await asyncio.wait(self._workers.values(), timeout=seconds)
+        if self._length:
+            logger.warning("%s Events were not published before the shutdown", self._length)
+        for worker in unfinished:
+            worker.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
     def record(self, obj: Subject, event: Event | None) -> None:
         """Log an event, if there is one, and queue it for publishing, which may fail."""
@@ -149,23 +159,43 @@ class EventRecorder:
             "uid": obj.uid,
             "resourceVersion": str(obj.resource_version),
         }
-        try:
-            self._queue.put_nowait(_Item(obj.label, regarding, event, _format_now()))
-        except asyncio.QueueFull:
-            EVENTS_DROPPED.labels("queue_full").inc()
-            logger.debug("%s: Dropped an Event: too many are waiting", obj.label)
+        self._items[obj.namespace].append(_Item(obj.label, regarding, event, _format_now()))
+        self._length += 1
+        if self._length > _QUEUE_LENGTH:
+            self._drop_one()
+        self._start(obj.namespace)
 
-    async def _run(self) -> None:
-        while True:
-            item = await self._queue.get()
-            try:
-                await self._publish(item)
-            except KubernetesError as error:
-                logger.warning("%s: Failed to publish an Event: %s", item.label, error)
-            except Exception:  # a bug: one Event must not stop the others
-                logger.exception("%s: Failed to publish an Event", item.label)
-            finally:
-                self._queue.task_done()
+    def _drop_one(self) -> None:
+        """Drop the last Event of the namespace that has the most."""
+        dropped = max(reversed(self._items.values()), key=len).pop()
+        self._length -= 1
+        EVENTS_DROPPED.labels("queue_full").inc()
+        logger.debug("%s: Dropped an Event: too many are waiting", dropped.label)
+
+    def _start(self, namespace: str) -> None:
+        if self._is_started and namespace not in self._workers:
+            work = self._publish_all(namespace)
+            self._workers[namespace] = asyncio.create_task(work, name=f"events of {namespace}", context=Context())
+
+    async def _publish_all(self, namespace: str) -> None:
+        items = self._items[namespace]
+        try:
+            while items:
+                async with self._turns.turn(namespace):
+                    if items:  # else it was dropped
+                        await self._publish_next(items)
+        finally:
+            del self._items[namespace], self._workers[namespace]
+
+    async def _publish_next(self, items: deque[_Item]) -> None:
+        item = items.popleft()
+        self._length -= 1
+        try:
+            await self._publish(item)
+        except KubernetesError as error:
+            logger.warning("%s: Failed to publish an Event: %s", item.label, error)
+        except Exception:  # a bug: one Event must not stop the others
+            logger.exception("%s: Failed to publish an Event", item.label)
 
     async def _publish(self, item: _Item) -> None:
         now, history = self._clock(), self._find_history(item.regarding["uid"])
