@@ -79,7 +79,8 @@ recording: $(VENV)/.installed  ## Record docs/demo.svg anew (needs the network).
 
 UV_COMPILE = $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
              --no-header --no-annotate --no-emit-index-url --no-strip-extras --upgrade pyproject.toml
-lock: $(VENV)/.installed  ## Renew the hashed requirements files (needs the network).
+lock:  ## Renew the hashed requirements files (needs the network).
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q uv
 	@$(UV_COMPILE) -o requirements.txt
 	@$(UV_COMPILE) --group dev -c requirements.txt -o requirements-dev.txt
