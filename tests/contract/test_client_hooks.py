@@ -17,7 +17,7 @@ from lifecyclehook_operator.api.v1alpha1 import Hook
 from lifecyclehook_operator.cloud.client import AutoScalingClient, Listing
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import CallError, TransientError, UnexpectedError, WaitingError
-from lifecyclehook_operator.cloud.transport import AiohttpTransport
+from lifecyclehook_operator.cloud.transport import Http1Transport
 from tests.support.simulator import Simulator
 
 DEADLINE_SECONDS = 20
@@ -106,15 +106,15 @@ async def client(simulator: Simulator) -> AsyncIterator[Client]:
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the addresses that are called; none outside the loopback interface is really."""
     called: list[str] = []
-    send = AiohttpTransport.handle_async_request
+    send = Http1Transport.handle_async_request
 
-    async def note(self: AiohttpTransport, request: httpx.Request) -> httpx.Response:
+    async def note(self: Http1Transport, request: httpx.Request) -> httpx.Response:
         called.append(str(request.url))
         if request.url.host != "127.0.0.1":
             raise httpx.ConnectError("not in a test", request=request)
         return await send(self, request)
 
-    monkeypatch.setattr(AiohttpTransport, "handle_async_request", note)
+    monkeypatch.setattr(Http1Transport, "handle_async_request", note)
     return called
 
 

@@ -22,7 +22,7 @@ from lifecyclehook_operator.cloud.errors import (
     UnexpectedError,
     WaitingError,
 )
-from lifecyclehook_operator.cloud.transport import AiohttpTransport
+from lifecyclehook_operator.cloud.transport import Http1Transport
 from lifecyclehook_operator.controller.clients import ClientCache
 from tests.support.simulator import Simulator
 
@@ -579,14 +579,14 @@ async def test_neither_token_nor_password_is_ever_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secrets = {"a-wrong-password", "the-users-password"}
-    send = AiohttpTransport.handle_async_request
+    send = Http1Transport.handle_async_request
 
-    async def note(self: AiohttpTransport, request: httpx.Request) -> httpx.Response:
+    async def note(self: Http1Transport, request: httpx.Request) -> httpx.Response:
         response = await send(self, request)
         secrets.update(filter(None, [response.headers.get("X-Subject-Token")]))
         return response
 
-    monkeypatch.setattr(AiohttpTransport, "handle_async_request", note)
+    monkeypatch.setattr(Http1Transport, "handle_async_request", note)
     simulator.add_user("demo", "the-users-password")
     async with (
         Client(simulator, password="the-users-password") as client,

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from lifecyclehook_operator.cloud.client import AutoScalingClient
 from lifecyclehook_operator.cloud.credentials import Credentials
 from lifecyclehook_operator.cloud.errors import CredentialsError, WaitingError
-from lifecyclehook_operator.cloud.transport import AiohttpTransport
+from lifecyclehook_operator.cloud.transport import Http1Transport
 from tests.support.simulator import Simulator
 
 FIELDS = {
@@ -85,7 +85,7 @@ ID = "b53e5554fad0494d96206fb84296510b"
 async def find_url(monkeypatch: pytest.MonkeyPatch, auth_url: str, regions: list[str], **changes: Any) -> str:
     """Return where AS is, for an access key and an IAM whose catalog has AS in these regions."""
 
-    async def answer(_: AiohttpTransport, request: httpx.Request) -> httpx.Response:
+    async def answer(_: Http1Transport, request: httpx.Request) -> httpx.Response:
         assert request.url.path == "/v3/auth/catalog"
         endpoints = [
             {"interface": "public", "region": region, "url": f"{ADDRESS_OF_AS.format(region)}/$(tenant_id)s"}
@@ -93,7 +93,7 @@ async def find_url(monkeypatch: pytest.MonkeyPatch, auth_url: str, regions: list
         ]
         return httpx.Response(200, json={"catalog": [{"type": "asv1", "endpoints": endpoints}]}, request=request)
 
-    monkeypatch.setattr(AiohttpTransport, "handle_async_request", answer)
+    monkeypatch.setattr(Http1Transport, "handle_async_request", answer)
     values = {"auth_url": auth_url, "ak": "AK", "sk": SecretStr("SK"), "project_id": ID, **changes}
     project = AutoScalingClient(Credentials.model_validate(values), timeout_seconds=5, concurrency=4)
     try:

@@ -19,7 +19,7 @@ import pytest
 
 from lifecyclehook_operator.cloud.errors import TransientError
 from lifecyclehook_operator.cloud.http import HttpClient
-from lifecyclehook_operator.cloud.transport import AiohttpTransport
+from lifecyclehook_operator.cloud.transport import Http1Transport
 from tests.support.controlplane import ControlPlane
 
 DEADLINE_SECONDS = 20
@@ -289,7 +289,7 @@ async def test_an_answer_that_does_not_come_may_stand_for_an_effect(answer: byte
 async def test_a_used_connection_that_ends_at_the_very_moment_may_have_had_its_effect(
     method: str, end: str, kind: str
 ) -> None:
-    """It ends when the second request comes in: aiohttp by itself would send that once more."""
+    """It ends when the second request comes in: many clients would send that once more."""
 
     async def serve(server: Server, connection: Connection) -> None:
         await end_after(OK)(server, connection)
@@ -376,7 +376,7 @@ async def test_a_connection_is_closed_at_the_limit_of_the_body(method: str) -> N
 async def test_a_request_is_sent_as_httpx_has_made_it(method: str, path: str, body: Any) -> None:
     """Byte for byte what httpx's own transport sends: a signature is over path, query and headers."""
     transports = (
-        AiohttpTransport(
+        Http1Transport(
             context=httpx.create_ssl_context(), max_connections=1, keepalive_seconds=1, connect_seconds=DEADLINE_SECONDS
         ),
         httpx.AsyncHTTPTransport(),

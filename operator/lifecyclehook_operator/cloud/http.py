@@ -3,8 +3,7 @@
 Requests, responses, auth flows and errors are httpx's. Its client is left out where no proxy is needed: what it does
 beside, such as cookies and redirects, must not be done here, and takes a third of the CPU time of a request.
 
-Responses are not trusted. The body is bounded here, the head by the transport. Informational responses (1xx) are not
-kept: they only take time, until the deadline.
+Responses are not trusted. The body is bounded here, all else by the transport.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ import httpx
 from pydantic_core import to_json
 
 from lifecyclehook_operator.cloud.errors import UnreadableError, transport_errors
-from lifecyclehook_operator.cloud.transport import AiohttpTransport
+from lifecyclehook_operator.cloud.transport import Http1Transport
 
 #: The longest body that is read unless the caller knows better: a token with the catalog of all services has 100 KB.
 _LIMIT_BYTES = 1024 * 1024
@@ -114,7 +113,7 @@ class HttpClient:
         connect_seconds = self.timeout_seconds / 3
         context = _trust(self._ca_certificates)
         if not _has_proxy():
-            return AiohttpTransport(
+            return Http1Transport(
                 context=context,
                 max_connections=self._max_connections,
                 keepalive_seconds=_KEEPALIVE_SECONDS,
