@@ -1,4 +1,4 @@
-"""Connections that speak HTTP/1.1, with what the operator needs and no more: most of a hook's CPU time goes there.
+"""Connections that speak HTTP/1.1, with what the operator needs and no more: each hook takes four requests.
 
 Responses are parsed by llhttp. There are no redirects, cookies, proxies, compression or pipelining, and nothing is ever
 sent twice. The caller must know whether a request may have taken effect, so the errors tell it: as long as there is no

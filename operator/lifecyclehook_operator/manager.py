@@ -157,7 +157,7 @@ class Manager:
         # Takes a tenth of the start, and most processes need none.
         from lifecyclehook_operator.kube.leaderelection import LeaderElector  # noqa: PLC0415
 
-        elector = LeaderElector((await self._connect()).api, self._options.lease_namespace)
+        elector = LeaderElector((await self._connect()).server.client, self._options.lease_namespace)
         self._is_standby = True
         self._stack.push_async_callback(elector.release)  # after the in-flight calls, and only if we lead by then
         await elector.acquire()

@@ -1,24 +1,11 @@
-"""What we read and write ourselves at the API server; watching is kopf's.
-
-The official client says how to connect and authenticates. Its typed calls are left out: they validate and convert what
-we read from JSON ourselves, and cost more than all the rest of a call.
-"""
+"""What we read and write ourselves at the API server; watching is kopf's."""
 
 import logging
-import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
-from urllib.request import getproxies
-
-import aiohttp
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from pydantic_core import from_json, to_json
-from yarl import URL
+from urllib.parse import quote
 
 from lifecyclehook_operator.api.callback import PLURAL as CALLBACK_PLURAL
 from lifecyclehook_operator.api.callback import LifecycleCallback
@@ -31,28 +18,21 @@ from lifecyclehook_operator.api.v1alpha1 import (
     VERSION,
     LifecycleHook,
 )
+from lifecyclehook_operator.kube import apiserver
+from lifecyclehook_operator.kube.apiserver import ApiServer
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 from lifecyclehook_operator.kube.events import COMPONENT
 from lifecyclehook_operator.kube.secrets import Secret
 
 logger = logging.getLogger(__name__)
 
-_TIMEOUT_SECONDS = 30.0
 _PROBE_TIMEOUT_SECONDS = 3.0
 #: How many objects are listed at a time: some 10 ms of the event loop's time.
 PAGE_SIZE = 250
-_WATCH_SECONDS = 240
-#: An event of a watch is one line, with the metadata of an object in it.
-_LINE_BYTES = 2 * 1024 * 1024
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
-_ERRORS: Mapping[int, type[KubernetesError]] = {
-    HTTPStatus.NOT_FOUND: GoneError,
-    HTTPStatus.CONFLICT: StaleError,
-    HTTPStatus.UNPROCESSABLE_ENTITY: StaleError,
-}
 #: What the HTTP status of a list or watch of our resources means; None: no response.
 PROBLEMS: Mapping[int | None, str] = {
     None: "the API server does not answer",
@@ -79,21 +59,14 @@ class KubeClient:
     Every method raises KubernetesError, StaleError where the object is not as it was read.
     """
 
-    def __init__(self, api: ApiClient, session: aiohttp.ClientSession) -> None:
-        """
-        Args:
-            api: knows the address and the credentials.
-            session: sends the requests.
-        """
-        self.api = api
-        self._session = session
-        server_name = api.configuration.tls_server_name
-        self._tls: dict[str, Any] = {"server_hostname": server_name} if server_name else {}
+    def __init__(self, server: ApiServer) -> None:
+        """Take what sends the requests."""
+        self.server = server
 
     async def is_crd_installed(self) -> bool:
         """Return whether the API server serves our resources."""
         try:
-            served = await self._call("GET", f"/apis/{GROUP}/{VERSION}")
+            served = await self.server.call("GET", f"/apis/{GROUP}/{VERSION}")
         except GoneError:
             return False
         return {PLURAL, CALLBACK_PLURAL} <= {each["name"] for each in served["resources"]}
@@ -104,7 +77,7 @@ class KubeClient:
         The list has no resourceVersion, so that it needs etcd, too.
         """
         for namespace in namespaces or ("",):
-            await self._call(
+            await self.server.call(
                 "GET",
                 _hooks_path(namespace),
                 query={"limit": "1"},
@@ -154,7 +127,7 @@ class KubeClient:
         token = ""
         while True:
             page_query = {**query, "limit": str(PAGE_SIZE), **({"continue": token} if token else {})}
-            page = await self._call("GET", path, query=page_query, accept=accept)
+            page = await self.server.call("GET", path, query=page_query, accept=accept)
             for body in page["items"] or ():  # null, where only the metadata of nothing is asked for
                 yield body
             token = page["metadata"].get("continue")
@@ -192,7 +165,7 @@ class KubeClient:
     async def delete_callback(self, callback: LifecycleCallback) -> None:
         """Delete a LifecycleCallback; that it is gone already, and another has its name, is fine."""
         with suppress(StaleError):
-            await self._call(
+            await self.server.call(
                 "DELETE",
                 _callbacks_path(callback.namespace, callback.name),
                 body={"preconditions": {"uid": callback.uid}},
@@ -205,7 +178,7 @@ class KubeClient:
     async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
         """Create an Event (events.k8s.io/v1), unless its namespace is being deleted."""
         try:
-            await self._exchange("POST", _events_path(namespace), body=body)
+            await self.server.send("POST", _events_path(namespace), body=body)
         except KubernetesError as error:
             if not (isinstance(error, GoneError) or "NamespaceTerminating" in error.causes):
                 raise
@@ -218,31 +191,22 @@ class KubeClient:
     async def read_secret(self, namespace: str, name: str) -> Secret | None:
         """Return a Secret, or None if it does not exist."""
         try:
-            return Secret.from_object(await self._call("GET", _secrets_path(namespace, name)))
+            return Secret.from_object(await self.server.call("GET", _secrets_path(namespace, name)))
         except GoneError:
             return None
 
     async def find_secrets_version(self, namespace: str = "") -> str:
         """Return the resourceVersion from which `watch_secret_names` shows all later changes."""
         accept = _as_metadata("PartialObjectMetadataList")
-        listing = await self._call("GET", _secrets_path(namespace), query={"limit": "1"}, accept=accept)
+        listing = await self.server.call("GET", _secrets_path(namespace), query={"limit": "1"}, accept=accept)
         return str(listing["metadata"]["resourceVersion"])
 
     async def watch_secret_names(self, namespace: str, since: str) -> AsyncIterator[tuple[str, str]]:
         """Yield namespace and name of each Secret of a namespace, or of all, that changes, for some minutes."""
-        query = {"watch": "true", "resourceVersion": since, "timeoutSeconds": str(_WATCH_SECONDS)}
-        timeout, accept = _WATCH_SECONDS + _TIMEOUT_SECONDS, _as_metadata("PartialObjectMetadata")
-        path = _secrets_path(namespace)
-        with _failures():
-            async with await self._send("GET", path, query=query, accept=accept, timeout_seconds=timeout) as response:
-                if response.status != HTTPStatus.OK:
-                    raise _error_from(response, await response.read())
-                async for line in response.content:
-                    event = _parse(line)
-                    if event["type"] == "ERROR":
-                        raise KubernetesError(f"the watch of Secrets has ended: {event['object'].get('message')}")
-                    metadata = event["object"]["metadata"]
-                    yield metadata["namespace"], metadata["name"]
+        accept = _as_metadata("PartialObjectMetadata")
+        async with aclosing(self.server.watch(_secrets_path(namespace), since=since, accept=accept)) as changed:
+            async for body in changed:
+                yield body["metadata"]["namespace"], body["metadata"]["name"]
 
     async def protect_secret(self, namespace: str, name: str) -> Secret:
         """Put our finalizer and label on a Secret, and return it."""
@@ -266,83 +230,16 @@ class KubeClient:
         return LifecycleHook(await self._patch(_hooks_path(resource.namespace, resource.name), patch, _MERGE_PATCH))
 
     async def _patch(self, path: str, patch: object, content_type: str) -> Mapping[str, Any]:
-        return await self._call("PATCH", f"{path}?fieldManager={COMPONENT}", body=patch, content_type=content_type)
-
-    async def _call(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:  # noqa: ANN401
-        """Return the object that the API server answers; takes what `_send` takes."""
-        return _parse(await self._exchange(method, path, **request))
-
-    async def _exchange(self, method: str, path: str, **request: Any) -> bytes:  # noqa: ANN401
-        """Return what the API server answers; takes what `_send` takes."""
-        with _failures():
-            async with await self._send(method, path, **request) as response:
-                content = await response.read()
-        if not response.ok:
-            raise _error_from(response, content)
-        return content
-
-    async def _send(  # noqa: PLR0913  # the parts of a request
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: object = None,
-        content_type: str = _JSON,
-        accept: str = _JSON,
-        timeout_seconds: float = _TIMEOUT_SECONDS,
-    ) -> aiohttp.ClientResponse:
-        """Send a request; the answer has to be read to its end in so many seconds, whatever it is."""
-        headers = {**self.api.default_headers, "Accept": accept, "Content-Type": content_type}
-        await self.api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-        return await self._session.request(
-            method,
-            URL(f"{self.api.configuration.host}{path}{f'?{urlencode(query)}' if query else ''}", encoded=True),
-            headers=headers,
-            data=None if body is None else to_json(body),
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-            **self._tls,
+        return await self.server.call(
+            "PATCH", f"{path}?fieldManager={COMPONENT}", body=patch, content_type=content_type
         )
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Raise KubernetesError for what fails until an answer is read."""
-    try:
-        yield
-    except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
-        raise KubernetesError(f"cannot reach the API server: {error or type(error).__name__}") from error
 
 
 @asynccontextmanager
 async def connect() -> AsyncIterator[KubeClient]:
     """Connect with the identity of the pod, or where there is none, of the kubeconfig (KUBECONFIG, ~/.kube/config)."""
-    configuration = Configuration()
-    try:
-        await _load_configuration(configuration)
-    except ConfigException as error:
-        raise KubernetesError(f"no cluster to connect to: {error}") from error
-    # With trust_env, aiohttp looks for proxies and .netrc in a thread, twice for each request.
-    trust_env = bool(getproxies())
-    configuration.client_session_kwargs = {"trust_env": trust_env}
-    async with (
-        ApiClient(configuration) as api,
-        aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=api.rest_client.ssl_context),
-            proxy=configuration.proxy,
-            trust_env=trust_env,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=_LINE_BYTES,
-        ) as session,
-    ):
-        yield KubeClient(api, session)
-
-
-async def _load_configuration(configuration: Configuration) -> None:
-    if "KUBERNETES_SERVICE_HOST" in os.environ:
-        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    else:
-        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    async with apiserver.connect() as server:
+        yield KubeClient(server)
 
 
 def _hooks_path(namespace: str, name: str = "") -> str:
@@ -369,28 +266,3 @@ def _path(api: str, namespace: str, plural: str, name: str) -> str:
 def _as_metadata(kind: str) -> str:
     """Return what to accept to get the metadata of objects only."""
     return f"application/json;as={kind};g=meta.k8s.io;v=v1"
-
-
-def _parse(content: bytes) -> Mapping[str, Any]:
-    try:
-        body = from_json(content)
-    except ValueError as error:
-        raise KubernetesError(f"the API server answered what is no JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise KubernetesError(f"the API server answered {type(body).__name__} instead of an object")
-    return body
-
-
-def _error_from(response: aiohttp.ClientResponse, content: bytes) -> KubernetesError:
-    """Return the error for an answer; the message of the Status in it, if there is one, says why."""
-    try:
-        status = _parse(content)
-    except KubernetesError:
-        status = {"message": content.decode(errors="replace")}
-    causes = (status.get("details") or {}).get("causes") or ()
-    error = _ERRORS.get(response.status, KubernetesError)(
-        f"{response.status} {response.reason}: {status.get('message')}"
-    )
-    error.status = response.status
-    error.causes = frozenset(cause.get("reason") for cause in causes)
-    return error
