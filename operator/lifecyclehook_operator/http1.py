@@ -70,6 +70,7 @@ class Connections:
         self._connect_seconds = connect_seconds
         self._slots = asyncio.Semaphore(max_connections)
         self._idle: defaultdict[Origin, deque[_Connection]] = defaultdict(deque)
+        self._is_closed = False
 
     async def send(
         self, origin: Origin, method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes
@@ -90,7 +91,8 @@ class Connections:
         return response
 
     def close(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections; those in use as soon as they are not any more."""
+        self._is_closed = True
         for idle in self._idle.values():
             for connection in idle:
                 connection.close()
@@ -142,7 +144,7 @@ class Connections:
 
     def _put_back(self, origin: Origin, connection: "_Connection") -> None:
         self._slots.release()
-        if not connection.is_reusable:
+        if self._is_closed or not connection.is_reusable:
             connection.close()
             return
         now = asyncio.get_running_loop().time()

@@ -137,6 +137,15 @@ async def test_one_connection_serves_many_requests_and_is_closed_at_the_end() ->
         assert server.connections == 1
 
 
+async def test_a_connection_in_use_at_the_end_is_closed_after_it() -> None:
+    async with run(always(OK)) as server:
+        async with connect() as connections:
+            response = await send(connections, server.origin)
+        assert await response.read() == b"ok"
+        response.close()
+        await server.ended.acquire()
+
+
 async def test_status_reason_and_headers_are_told() -> None:
     answer = b"HTTP/1.1 418 Short and stout\r\nX-Empty:\r\nX-Name: value \r\nContent-Length: 0\r\n\r\n"
     async with run(always(answer)) as server, connect() as connections:

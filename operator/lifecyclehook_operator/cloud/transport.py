@@ -63,7 +63,7 @@ class Http1Transport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections; those in use as soon as they are not any more."""
         self._connections.close()
 
 
