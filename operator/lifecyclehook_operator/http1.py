@@ -15,7 +15,7 @@ import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohappyeyeballs import start_connection
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -23,9 +23,13 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 #: How much of a response may be other than its body: the head, in which a token can have many KB, and what frames
 #: chunks; responses that are only informational, too.
 _OVERHEAD_BYTES = 256 * 1024
-#: How much of a body is received before it is read, and what each part of it counts as, at least.
-_AHEAD_BYTES = 64 * 1024
+_MAX_HEADERS = 256
+#: How much of a body is received before it is read, and what each part of it counts as, at least. More than the longest
+#: one that is read part by part: when a server closes a connection while reading is paused, uvloop drops what has come.
+_AHEAD_BYTES = 2 * 1024 * 1024
 _LEAST_PART_BYTES = 64
+#: The longest request of which nothing can be left to send when the response is there; with TLS, nobody tells.
+_SENT_BYTES = 64 * 1024
 #: After how long the next address of a host is tried as well (RFC 8305).
 _NEXT_ADDRESS_SECONDS = 0.25
 _LENGTHS = (b"content-length", b"transfer-encoding")
@@ -82,13 +86,12 @@ class Connections:
         """
         message = _compose(method, target, headers, body)
         connection = await self._connect(origin)
-        response = Response(connection, lambda: self._put_back(origin, connection))
         try:
             await connection.exchange(message)
         except BaseException:
-            response.close()
+            self._put_back(origin, connection)
             raise
-        return response
+        return Response(connection, lambda: self._put_back(origin, connection))
 
     def close(self) -> None:
         """Close all connections; those in use as soon as they are not any more."""
@@ -100,7 +103,7 @@ class Connections:
 
     async def _connect(self, origin: Origin) -> "_Connection":
         """Return a connection that has a slot."""
-        if not self._slots.locked() and (connection := self._find_idle(origin)):  # as mostly: no clock is needed
+        if not self._slots.locked() and (connection := self._find_idle(origin)):  # mostly, and needs no timeout
             await self._slots.acquire()
             return connection
         try:
@@ -118,6 +121,7 @@ class Connections:
 
     def _find_idle(self, origin: Origin) -> "_Connection | None":
         idle = self._idle[origin]
+        self._expire(idle)
         while idle:
             connection = idle.pop()
             if connection.is_quiet():
@@ -129,29 +133,37 @@ class Connections:
         loop = asyncio.get_running_loop()
         addresses = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         connected = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
+        connection = _Connection()
         try:
-            if not origin.is_tls:
-                _, connection = await loop.create_connection(_Connection, sock=connected)
-            else:
-                name = origin.server_name or origin.host
-                _, connection = await loop.create_connection(
-                    _Connection, sock=connected, ssl=self._context, server_hostname=name
-                )
+            await loop.create_connection(lambda: connection, sock=connected, **self._describe_tls(origin))
         except BaseException:
+            connection.close()  # first, or asyncio would take whatever has the socket's number next for it
             connected.close()
             raise
         return connection
+
+    def _describe_tls(self, origin: Origin) -> dict[str, Any]:
+        if not origin.is_tls:
+            return {}
+        name = origin.server_name or origin.host.rstrip(".")
+        name.encode("idna")  # raises what uvloop does not recover from
+        return {"ssl": self._context, "server_hostname": name}
 
     def _put_back(self, origin: Origin, connection: "_Connection") -> None:
         self._slots.release()
         if self._is_closed or not connection.is_reusable:
             connection.close()
             return
-        now = asyncio.get_running_loop().time()
-        connection.idle_since = now
+        connection.headers = []
+        connection.parts.clear()
+        connection.idle_since = asyncio.get_running_loop().time()
         idle = self._idle[origin]
         idle.append(connection)
-        while idle[0].idle_since < now - self._keepalive_seconds:
+        self._expire(idle)
+
+    def _expire(self, idle: "deque[_Connection]") -> None:
+        oldest = asyncio.get_running_loop().time() - self._keepalive_seconds
+        while idle and idle[0].idle_since < oldest:
             idle.popleft().close()
 
 
@@ -159,30 +171,24 @@ class Response:
     """The response to a request. The body is received while it is read."""
 
     def __init__(self, connection: "_Connection", release: Callable[[], None]) -> None:
-        self._connection = connection
-        self._release: Callable[[], None] | None = release
-
-    @property
-    def status(self) -> int:
-        return self._connection.status
-
-    @property
-    def reason(self) -> bytes:
-        return self._connection.reason
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return self._connection.headers
+        self.status = connection.status
+        self.reason = connection.reason
+        self.headers = connection.headers
+        self._connection: _Connection | None = connection
+        self._release = release
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the parts of the body. Raises ConnectionError if its end does not come."""
-        connection = self._connection
         while True:
-            while connection.parts:
+            connection = self._connection
+            if connection is None:
+                raise RuntimeError("the response has been closed")
+            if connection.parts:
                 yield connection.parts.popleft()
-            if connection.is_complete:
+            elif connection.is_complete:
                 return
-            await connection.wait()
+            else:
+                await connection.wait()
 
     async def read(self) -> bytes:
         """Return the body, however long it is. Raises ConnectionError if its end does not come."""
@@ -190,9 +196,9 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back if the body has been received; else close it."""
-        if self._release is not None:
+        if self._connection is not None:
+            self._connection = None
             self._release()
-            self._release = None
 
 
 class _Connection(asyncio.Protocol):
@@ -210,7 +216,8 @@ class _Connection(asyncio.Protocol):
         self._error: ConnectionError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_kept_alive = False
-        self._is_closed = False
+        self._has_ended = False
+        self._is_closed = True
 
     @property
     def is_reusable(self) -> bool:
@@ -218,9 +225,9 @@ class _Connection(asyncio.Protocol):
         return (
             self.is_complete
             and self._is_kept_alive
+            and self._is_sent
             and self._error is None
             and not self._transport.is_closing()
-            and not self._transport.get_write_buffer_size()
         )
 
     def is_quiet(self) -> bool:
@@ -234,8 +241,8 @@ class _Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         self.is_complete = self._has_head = False
-        self.parts.clear()
         self._overhead = self._ahead = 0
+        self._is_sent = len(message) <= _SENT_BYTES
         self._transport.write(message)
         while not self._has_head:
             await self.wait()
@@ -265,6 +272,7 @@ class _Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # it is not the base class
+        self._is_closed = False
         self._transport = transport
         self._incoming = select.poll()
         self._incoming.register(transport.get_extra_info("socket"), select.POLLIN)
@@ -277,15 +285,18 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._fail(BadResponseError(str(error)))
+            self._fail(BadResponseError(str(error.__context__ or error)))
         if self._overhead > _OVERHEAD_BYTES:
             self._fail(BadResponseError("the head is too long"))
         elif self._ahead > _AHEAD_BYTES and not self.is_complete:
             self._transport.pause_reading()
         self._wake()
 
+    def eof_received(self) -> None:
+        self._has_ended = True
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is None and not self.is_complete and self._has_head:
+        if self._has_ended and not self.is_complete and self._has_head:
             self.is_complete = not any(name.lower() in _LENGTHS for name, _ in self.headers)
         self._error = self._error or ConnectionResetError(str(exc or "the server has closed the connection"))
         self._is_closed = True
@@ -309,6 +320,8 @@ class _Connection(asyncio.Protocol):
         self.reason += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) == _MAX_HEADERS:
+            raise BadResponseError("too many headers")
         if not self._has_head:  # else it is a trailer
             self.headers.append((name, value.rstrip()))
 

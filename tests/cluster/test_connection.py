@@ -40,6 +40,14 @@ async def test_the_certificate_is_to_have_the_name_of_the_server(set_kubeconfig:
             await client.is_crd_installed()
 
 
+@pytest.mark.parametrize("server", ["127.0.0.1:8080", "localhost:8080", "ftp://127.0.0.1", "https://127.0.0.1:99999"])
+async def test_an_address_that_is_none_is_an_error_of_ours(set_kubeconfig: Callable[..., None], server: str) -> None:
+    set_kubeconfig(server=server)
+    with pytest.raises(KubernetesError, match="no URL of HTTP"):
+        async with connect():
+            pass
+
+
 async def test_requests_go_by_the_proxy(cluster: ControlPlane, set_kubeconfig: Callable[..., None]) -> None:
     asked: list[bytes] = []
 

@@ -3,9 +3,10 @@
 import asyncio
 import gc
 import socket
+import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from lifecyclehook_operator.http1 import (
     NotConnectedError,
     Origin,
     Response,
+    _Connection,
 )
+from tests.support.controlplane import ControlPlane
 
 DEADLINE_SECONDS = 20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -30,6 +33,15 @@ Serve = Callable[["Exchange"], Coroutine[Any, Any, None]]
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
     """Both event loops that the operator may run on."""
     return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(scope="module")
+def contexts(control_plane: ControlPlane) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server with the API server's certificate, and for a client that trusts it."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    pki = control_plane.work_dir / "pki"
+    context.load_cert_chain(pki / "apiserver.crt", pki / "apiserver.key")
+    return context, ssl.create_default_context(cafile=control_plane.ca_file)
 
 
 class Exchange:
@@ -67,7 +79,7 @@ class Server:
 
 
 @asynccontextmanager
-async def run(serve: Serve, host: str = "127.0.0.1") -> AsyncIterator[Server]:
+async def run(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     server = Server(serve)
     tasks: set[asyncio.Task[None]] = set()
 
@@ -76,8 +88,8 @@ async def run(serve: Serve, host: str = "127.0.0.1") -> AsyncIterator[Server]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    listening = await asyncio.start_server(accept, host, 0)
-    server.origin = Origin(*listening.sockets[0].getsockname()[:2], is_tls=False)
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    server.origin = Origin(*listening.sockets[0].getsockname(), is_tls=context is not None)
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
             yield server
@@ -91,10 +103,14 @@ async def run(serve: Serve, host: str = "127.0.0.1") -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def connect(
-    *, max_connections: int = 4, keepalive_seconds: float = 60, connect_seconds: float = DEADLINE_SECONDS
+    *,
+    context: ssl.SSLContext | None = None,
+    max_connections: int = 4,
+    keepalive_seconds: float = 60,
+    connect_seconds: float = DEADLINE_SECONDS,
 ) -> AsyncIterator[Connections]:
     connections = Connections(
-        context=None,
+        context=context,
         max_connections=max_connections,
         keepalive_seconds=keepalive_seconds,
         connect_seconds=connect_seconds,
@@ -219,15 +235,18 @@ async def test_a_connection_after_which_nothing_can_be_told_is_not_used_again(an
 
 async def test_a_connection_is_not_kept_for_long() -> None:
     async with run(always(OK)) as server, connect(keepalive_seconds=0.1) as connections:
+        assert await get(connections, server.origin) == b"ok"
+        await asyncio.sleep(0.2)
         first, second = await send(connections, server.origin), await send(connections, server.origin)
         for response in (first, second):
             assert await response.read() == b"ok"
         first.close()
         await asyncio.sleep(0.2)
         second.close()
-        await server.ended.acquire()
+        for _ in range(2):
+            await server.ended.acquire()
         assert await get(connections, server.origin) == b"ok"
-        assert server.connections == 2
+        assert server.connections == 3
 
 
 async def test_further_requests_wait_for_a_connection_first_come_first_served() -> None:
@@ -289,6 +308,92 @@ async def test_a_response_that_is_not_read_to_its_end_ends_the_connection() -> N
         response.close()
         response.close()
         await server.ended.acquire()
+        with pytest.raises(RuntimeError, match="closed"):
+            await response.read()
+
+
+async def test_a_connection_on_which_a_request_may_still_be_under_way_is_not_used_again(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    async def serve(exchange: Exchange) -> None:
+        await exchange.answer(OK)
+        if b"POST" in exchange.head:
+            await asyncio.Event().wait()  # and does not read the body
+
+    body = bytes(16 * MIB)
+    length = b"%d" % len(body)
+    for context in (None, contexts[0]):
+        async with run(serve, context) as server, connect(context=contexts[1]) as connections:
+            response = await connections.send(server.origin, "POST", b"/", [(b"Content-Length", length)], body)
+            assert await response.read() == b"ok"
+            response.close()
+            assert await get(connections, server.origin) == b"ok"
+            assert server.connections == 2
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"])
+async def test_nothing_is_lost_when_the_server_closes_the_connection_after_a_response(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], head: bytes
+) -> None:
+    def serve() -> None:
+        """Send the response and the end of the connection at once, so that a client may read the one with the other."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = contexts[0].wrap_bio(incoming, outgoing, server_side=True)
+        sock, _ = listening.accept()
+        sock.settimeout(DEADLINE_SECONDS)
+        with sock:
+            for step in (tls.do_handshake, tls.read):
+                while True:
+                    try:
+                        step()
+                        break
+                    except ssl.SSLWantReadError:
+                        sock.sendall(outgoing.read())
+                        incoming.write(sock.recv(MIB))
+            tls.write(head + bytes(900_000))
+            with suppress(ssl.SSLWantReadError):
+                tls.unwrap()
+            sock.sendall(outgoing.read())
+            sock.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
+                while sock.recv(MIB):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(DEADLINE_SECONDS)
+        origin = Origin(*listening.getsockname(), is_tls=True)
+        async with asyncio.timeout(DEADLINE_SECONDS), connect(context=contexts[1]) as connections:
+            for _ in range(5):
+                served = asyncio.create_task(asyncio.to_thread(serve))
+                assert len(await get(connections, origin)) == 900_000
+                await served
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_closed_as_soon_as_it_is_made(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever gets the number of its socket next: asyncio would go on reading there."""
+    calls: list[asyncio.Task[bytes]] = []
+    made = _Connection.connection_made
+
+    def connection_made(connection: _Connection, transport: asyncio.Transport) -> None:
+        made(connection, transport)
+        calls[0].cancel()
+
+    async with (
+        run(always(OK), contexts[0]) as server,
+        run(always(OK)) as other,
+        connect(context=contexts[1]) as connections,
+    ):
+        for _ in range(3):
+            with monkeypatch.context() as patched:
+                patched.setattr(_Connection, "connection_made", connection_made)
+                calls[:] = [asyncio.create_task(get(connections, server.origin))]
+                with pytest.raises(asyncio.CancelledError):
+                    await calls[0]
+            await server.ended.acquire()
+            assert await asyncio.gather(*(get(connections, other.origin) for _ in range(4))) == [b"ok"] * 4
+            connections.close()
 
 
 async def test_no_more_of_a_body_is_received_than_is_read() -> None:

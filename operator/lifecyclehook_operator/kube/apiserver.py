@@ -26,7 +26,7 @@ from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, Stale
 #: Until a response is there, whatever it is.
 _TIMEOUT_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
-_KEEPALIVE_SECONDS = 30.0
+_KEEPALIVE_SECONDS = 15.0
 _MAX_CONNECTIONS = 100
 _WATCH_SECONDS = 240
 #: An event of a watch is one line, with the metadata of an object in it.
@@ -50,8 +50,8 @@ class ApiServer:
         """
         Args:
             client: knows the address and the credentials.
-            session: watches, and knows all kinds of proxies.
-            connections: send everything else, unless there is a proxy, in less than half of the session's CPU time.
+            session: watches, and knows all kinds of proxies, and addresses with a user.
+            connections: send everything else, if none of that is needed, in less than half of the session's CPU time.
         """
         self.client = client
         self._session = session
@@ -59,11 +59,7 @@ class ApiServer:
         self._url = client.configuration.host
         server_name = client.configuration.tls_server_name or ""
         self._tls: dict[str, Any] = {"server_hostname": server_name} if server_name else {}
-        url = urlsplit(self._url)
-        self._host, self._path = url.netloc, url.path
-        self._origin = Origin(
-            url.hostname or "", url.port or _PORTS[url.scheme], is_tls=url.scheme == "https", server_name=server_name
-        )
+        self._host, self._path, self._origin = _parse_address(self._url, server_name)
 
     async def call(self, method: str, path: str, **request: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Send a request, and return the object that is the answer; takes what `send` takes."""
@@ -167,7 +163,8 @@ async def connect() -> AsyncIterator[ApiServer]:
             connect_seconds=_CONNECT_SECONDS,
         )
         with closing(connections):
-            yield ApiServer(client, session, None if configuration.proxy or trust_env else connections)
+            is_direct = not (configuration.proxy or trust_env or "@" in configuration.host)
+            yield ApiServer(client, session, connections if is_direct else None)
 
 
 async def _load_configuration(configuration: Configuration) -> None:
@@ -182,8 +179,18 @@ def _failures() -> Iterator[None]:
     """Raise KubernetesError for what fails until an answer is read."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
+    except (aiohttp.ClientError, OSError, ValueError, ConfigException) as error:
         raise KubernetesError(f"cannot reach the API server: {str(error) or type(error).__name__}") from error
+
+
+def _parse_address(url: str, server_name: str) -> tuple[str, str, Origin]:
+    """Return the Host header, what all paths begin with, and where to connect to."""
+    try:
+        parsed = urlsplit(url)
+        is_tls, port = parsed.scheme == "https", parsed.port or _PORTS[parsed.scheme]
+    except (KeyError, ValueError) as error:
+        raise KubernetesError(f"the address of the API server is no URL of HTTP: {url}") from error
+    return parsed.netloc, parsed.path, Origin(parsed.hostname or "", port, is_tls, server_name)
 
 
 def _add(query: Mapping[str, str] | None, path: str) -> str:
