@@ -109,7 +109,7 @@ class Settings(BaseSettings):
         default=16,
         ge=1,
         le=1000,
-        description="Hooks with the same credentials that are processed at a time; one AS group takes up to a quarter.",
+        description="Calls of AS with the same credentials at a time; those about one AS group take up to a quarter.",
     )
     shutdown_grace_seconds: float = Field(
         default=20, ge=0, description="Grace period, in seconds, for in-flight calls after SIGTERM."

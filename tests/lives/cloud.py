@@ -4,8 +4,8 @@ What the operator is answered goes through its own translation of answers to err
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from lifecyclehook_operator.cloud.errors import (
 from lifecyclehook_operator.cloud.singleflight import share
 from tests.support.simulator.autoscaling import error_answer
 
-from .network import Network
+from .network import Network, hold_turn
 from .verdict import HOOKS_PER_GROUP, Key
 
 PROJECT_ID = "project"
@@ -152,8 +152,10 @@ class CloudClient:
     async def get_project_id(self) -> str:
         return PROJECT_ID
 
-    def turns(self, group_id: str, tenant: str) -> tuple[AbstractAsyncContextManager[None], ...]:
-        return nullcontext(), nullcontext()
+    @asynccontextmanager
+    async def turn(self, group_id: str, tenant: str) -> AsyncIterator[None]:
+        with hold_turn():
+            yield
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
         key = (group_id, hook_name)

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +15,17 @@ T = TypeVar("T")
 
 #: How long a client waits for an answer, in seconds.
 TIMEOUT_SECONDS = 30
+_HOLDS_TURN = ContextVar("holds_turn", default=False)
+
+
+@contextmanager
+def hold_turn() -> Iterator[None]:
+    """Hold a turn of AS in this task."""
+    token = _HOLDS_TURN.set(True)
+    try:
+        yield
+    finally:
+        _HOLDS_TURN.reset(token)
 
 
 @dataclass
@@ -32,6 +44,7 @@ class Network:
     def __init__(self, draw: random.Random, crash: Callable[[], None]) -> None:
         self.faults: list[Fault] = []
         self.process = 0
+        self.wrongs: list[str] = []
         self._draw = draw
         self._crash = crash
 
@@ -47,6 +60,9 @@ class Network:
 
         Raises what it raises, and for an effect of a fault, what `explain` returns.
         """
+        # A list may be due to what the call that is under way does at the server.
+        if _HOLDS_TURN.get() != (group_id is not None) and operation != "list_objects":
+            self.wrongs.append(f"{operation} is called {'with' if group_id is None else 'without'} a turn of AS")
         effect = self._take_effect(operation, group_id)
         is_after = effect.get("stage") == "after"
         await self._travel(process, effect.get("slow_seconds", 0))

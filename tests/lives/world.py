@@ -119,7 +119,7 @@ class _World(Judge):
         self._log("+ the world is in order again")
         self.put_in_order()
         await asyncio.sleep(SETTLE_SECONDS)
-        self.wrongs += self._judge_end()
+        self.wrongs += [*self._judge_end(), *self.network.wrongs]
         writes, calls = self.server.writes, len(self.cloud.calls)
         await asyncio.sleep(QUIET_SECONDS)
         if self.server.writes != writes:

@@ -43,6 +43,27 @@ _INT64_MAX = 2**63 - 1
 _NO_LIST = frozenset({"error", "error_code", "lifecycle_hook_name"})
 
 
+@dataclass
+class _Turn(AbstractAsyncContextManager[None]):
+    """A turn of a group and one of the client, held by a tenant."""
+
+    of_group: FairLimit
+    of_client: FairLimit
+    tenant: str
+
+    async def __aenter__(self) -> None:
+        await self.of_group.acquire(self.tenant)
+        try:
+            await self.of_client.acquire(self.tenant)
+        except BaseException:
+            self.of_group.release(self.tenant)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.of_client.release(self.tenant)
+        self.of_group.release(self.tenant)
+
+
 @dataclass(frozen=True)
 class Listing:
     """The hooks of a group, each as AS listed it."""
@@ -97,7 +118,7 @@ class AutoScalingClient:
         Args:
             credentials: user or access key, project and endpoints.
             timeout_seconds: how long a request may take, from connecting to the end of the response.
-            concurrency: how many hooks are processed at a time for one tenant; for all tenants, twice as many.
+            concurrency: how many calls may be under way for one tenant; for all tenants, twice as many.
             login_limits: shared by all projects that the same user may log in to.
         """
         self.used_at = time.monotonic()
@@ -128,16 +149,14 @@ class AutoScalingClient:
         """Return the project's ID."""
         return (await self.find_endpoint()).project_id
 
-    def turns(
-        self, group_id: str, tenant: str
-    ) -> tuple[AbstractAsyncContextManager[None], AbstractAsyncContextManager[None]]:
-        """Return a tenant's turns for a call about a group, to enter in this order: the group's, and the client's.
+    def turn(self, group_id: str, tenant: str) -> AbstractAsyncContextManager[None]:
+        """Return what a tenant has to hold during a call about a group: entering it waits for a turn.
 
-        So a group that hangs takes only some of the client's.
+        A group that hangs takes only some of the turns.
         """
         if (slots_of_group := self._slots_of_group.get(group_id)) is None:
             slots_of_group = self._slots_of_group[group_id] = FairLimit(self._slots_per_group, AS_SLOTS_WAITING)
-        return slots_of_group.turn(tenant), self._slots.turn(tenant)
+        return _Turn(slots_of_group, self._slots, tenant)
 
     async def create_hook(self, group_id: str, hook_name: str, fields: Mapping[str, Any]) -> Hook:
         """Create a hook and return it as AS returns it (as_06_0901). Empty metadata is not sent."""

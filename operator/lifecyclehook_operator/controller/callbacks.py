@@ -372,8 +372,7 @@ class _Attempt:
             raise InvalidError(Reason.INVALID_SPEC, f"LifecycleHook {hook}: {error}", operation=CALLBACK) from error
         client = await self.callbacks.resolver.resolve(hook, hook_spec)
         self.group_id, self.hook_name = hook_spec.scaling_group_id, hook_spec.lifecycle_hook_name
-        of_group, of_client = client.turns(self.group_id, hook.namespace)
-        async with of_group, of_client:
+        async with client.turn(self.group_id, hook.namespace):
             try:
                 return await self._act(client, self.not_before)
             except CallError as error:

@@ -13,7 +13,7 @@ an orphan nor a hook that its own resource does not recognize:
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from weakref import WeakValueDictionary
@@ -197,19 +197,22 @@ class _Sync:
                 if obj.is_deleting:
                     return Released()
                 raise conflict(owner, self.spec)
-            of_group, of_client = self.client.turns(self.spec.scaling_group_id, obj.namespace)
-            async with of_group, of_client:
-                try:
-                    return await (self._delete() if obj.is_deleting else self._apply())
-                except CallError as error:
-                    await self._name_holder(error)
-                    raise
+            try:
+                return await (self._delete() if obj.is_deleting else self._apply())
+            except CallError as error:
+                await self._name_holder(error)
+                raise
+
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """Return what to hold during a call, but not while the API server is written to, which takes far longer."""
+        return self.client.turn(self.path[0], self.obj.namespace)
 
     async def _name_holder(self, error: CallError) -> None:
         """Add to the error of a busy group which instance keeps it busy, if that can be found out."""
         if error.reason is Reason.GROUP_BUSY and self.spec.suspension_policy == "Watch":
             with suppress(CallError):
-                listed = await self.client.list_suspensions(self.path[0], not_before=self.due_at)
+                async with self._turn():
+                    listed = await self.client.list_suspensions(self.path[0], not_before=self.due_at)
                 error.add_advice(describe_holder(listed))
 
     @property
@@ -252,7 +255,8 @@ class _Sync:
         await self._ensure_finalizer(None if self._is_named else fingerprints)  # invariant 1
         self.state.fingerprints = fingerprints
         try:
-            hook = await self.client.create_hook(*self.path, fields)
+            async with self._turn():
+                hook = await self.client.create_hook(*self.path, fields)
         except CallError as error:
             if error.operation != "create" or not error.outcome_unknown:  # it certainly had no effect
                 self.state.fingerprints = before
@@ -275,7 +279,8 @@ class _Sync:
         if is_owned:
             self.state.fingerprints = self.state.add_fingerprint(self.obj.fingerprint(self.spec.hook_fields()))
         try:
-            modified = await self.client.modify_hook(*self.path, changes)
+            async with self._turn():
+                modified = await self.client.modify_hook(*self.path, changes)
         except CallError as error:
             await self._confirm_gone(error)
             return None
@@ -306,7 +311,8 @@ class _Sync:
         if not self._is_named and not self._is_owned(await self._find(self.due_at)):
             return Released()
         try:
-            await self.client.delete_hook(group_id, name)
+            async with self._turn():
+                await self.client.delete_hook(group_id, name)
         except CallError as error:
             await self._confirm_gone(error)
         return Released(Event("Normal", "Deleted", f"Deleted hook {name} from AS group {group_id}"))
@@ -314,7 +320,9 @@ class _Sync:
     async def _find(self, not_before: float) -> Hook | None:
         """Look up the hook; what AS answered at `not_before` or later is recent enough."""
         try:
-            return (await self.client.list_hooks(self.path[0], not_before=not_before)).find(self.path[1])
+            async with self._turn():
+                listed = await self.client.list_hooks(self.path[0], not_before=not_before)
+            return listed.find(self.path[1])
         except CallError as error:
             if error.code not in ABSENT_CODES:
                 raise
