@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 @dataclass
 class _Turn(AbstractAsyncContextManager[None]):
-    """Each reconcile takes three: a generator for each would take 1 % of its CPU time."""
+    """A generator instead would take more of a reconcile's CPU time."""
 
     limit: "FairLimit"
     tenant: str

@@ -32,6 +32,8 @@ _LEAST_PART_BYTES = 64
 _SENT_BYTES = 64 * 1024
 #: After how long the next address of a host is tried as well (RFC 8305).
 _NEXT_ADDRESS_SECONDS = 0.25
+#: The ports of servers whose address names none.
+PORTS = {"http": 80, "https": 443}
 _LENGTHS = (b"content-length", b"transfer-encoding")
 
 

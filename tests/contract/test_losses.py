@@ -20,6 +20,7 @@ import pytest
 from lifecyclehook_operator.cloud.errors import TransientError
 from lifecyclehook_operator.cloud.http import HttpClient
 from lifecyclehook_operator.cloud.transport import Http1Transport
+from lifecyclehook_operator.http1 import Connections
 from tests.support.controlplane import ControlPlane
 
 DEADLINE_SECONDS = 20
@@ -377,7 +378,7 @@ async def test_a_request_is_sent_as_httpx_has_made_it(method: str, path: str, bo
     """Byte for byte what httpx's own transport sends: a signature is over path, query and headers."""
     transports = (
         Http1Transport(
-            context=httpx.create_ssl_context(), max_connections=1, keepalive_seconds=1, connect_seconds=DEADLINE_SECONDS
+            Connections(context=None, max_connections=1, keepalive_seconds=1, connect_seconds=DEADLINE_SECONDS)
         ),
         httpx.AsyncHTTPTransport(),
     )

@@ -22,6 +22,7 @@ from pydantic_core import to_json
 
 from lifecyclehook_operator.cloud.errors import UnreadableError, transport_errors
 from lifecyclehook_operator.cloud.transport import Http1Transport
+from lifecyclehook_operator.http1 import Connections
 
 #: The longest body that is read unless the caller knows better: a token with the catalog of all services has 100 KB.
 _LIMIT_BYTES = 1024 * 1024
@@ -114,10 +115,12 @@ class HttpClient:
         context = _trust(self._ca_certificates)
         if not _has_proxy():
             return Http1Transport(
-                context=context,
-                max_connections=self._max_connections,
-                keepalive_seconds=_KEEPALIVE_SECONDS,
-                connect_seconds=connect_seconds,
+                Connections(
+                    context=context,
+                    max_connections=self._max_connections,
+                    keepalive_seconds=_KEEPALIVE_SECONDS,
+                    connect_seconds=connect_seconds,
+                )
             )
         # At debug level httpcore logs the headers of responses, and IAM's is the token.
         logging.getLogger("httpcore").setLevel(logging.WARNING)

@@ -1,12 +1,12 @@
 """What httpx sends its requests with: our own connections, which take a tenth of the CPU time of httpx's."""
 
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import httpx
 
 from lifecyclehook_operator.http1 import (
+    PORTS,
     BadResponseError,
     Connections,
     ConnectTimeoutError,
@@ -15,8 +15,6 @@ from lifecyclehook_operator.http1 import (
     Response,
 )
 
-_PORTS = {"http": 80, "https": 443}
-
 
 class Http1Transport(httpx.AsyncBaseTransport):
     """Sends requests of httpx as they are, byte for byte, over connections that are kept for the next ones.
@@ -24,22 +22,8 @@ class Http1Transport(httpx.AsyncBaseTransport):
     It knows no proxies, no cookies, no redirects and no compression. Reading has no deadline but the caller's.
     """
 
-    def __init__(
-        self, *, context: ssl.SSLContext, max_connections: int, keepalive_seconds: float, connect_seconds: float
-    ) -> None:
-        """
-        Args:
-            context: for TLS.
-            max_connections: how many connections may be in use; further requests wait for one.
-            keepalive_seconds: how long a connection is kept while it is not used.
-            connect_seconds: how long it may take to get a connection, TLS included.
-        """
-        self._connections = Connections(
-            context=context,
-            max_connections=max_connections,
-            keepalive_seconds=keepalive_seconds,
-            connect_seconds=connect_seconds,
-        )
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return the response as soon as its head is there.
@@ -48,9 +32,9 @@ class Http1Transport(httpx.AsyncBaseTransport):
         httpx.TransportError if the request may have taken effect.
         """
         url = request.url
-        if url.scheme not in _PORTS:
+        if url.scheme not in PORTS:
             raise httpx.UnsupportedProtocol(f"the scheme of {url} is not that of HTTP")
-        origin = Origin(url.raw_host.decode("ascii"), url.port or _PORTS[url.scheme], is_tls=url.scheme == "https")
+        origin = Origin(url.raw_host.decode("ascii"), url.port or PORTS[url.scheme], is_tls=url.scheme == "https")
         with _failures():
             response = await self._connections.send(
                 origin, request.method, url.raw_path, request.headers.raw, await request.aread()

@@ -20,7 +20,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from pydantic_core import from_json, to_json
 from yarl import URL
 
-from lifecyclehook_operator.http1 import Connections, Origin
+from lifecyclehook_operator.http1 import PORTS, Connections, Origin
 from lifecyclehook_operator.kube.errors import GoneError, KubernetesError, StaleError
 
 #: Until a response is there, whatever it is.
@@ -32,7 +32,6 @@ _WATCH_SECONDS = 240
 #: An event of a watch is one line, with the metadata of an object in it.
 _LINE_BYTES = 2 * 1024 * 1024
 _JSON = "application/json"
-_PORTS = {"http": 80, "https": 443}
 _ERRORS: Mapping[int, type[KubernetesError]] = {
     HTTPStatus.NOT_FOUND: GoneError,
     HTTPStatus.CONFLICT: StaleError,
@@ -187,7 +186,7 @@ def _parse_address(url: str, server_name: str) -> tuple[str, str, Origin]:
     """Return the Host header, what all paths begin with, and where to connect to."""
     try:
         parsed = urlsplit(url)
-        is_tls, port = parsed.scheme == "https", parsed.port or _PORTS[parsed.scheme]
+        is_tls, port = parsed.scheme == "https", parsed.port or PORTS[parsed.scheme]
     except (KeyError, ValueError) as error:
         raise KubernetesError(f"the address of the API server is no URL of HTTP: {url}") from error
     return parsed.netloc, parsed.path, Origin(parsed.hostname or "", port, is_tls, server_name)
