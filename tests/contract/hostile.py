@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.contract.listening import listen
+
 MIB = 1024 * 1024
 HOOK = {
     "lifecycle_hook_name": "hook",
@@ -72,23 +74,9 @@ class HostileServer:
 async def run_hostile_server() -> AsyncIterator[HostileServer]:
     """Serve on a port of the loopback interface for as long as the block lasts."""
     hostile = HostileServer("")
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(hostile.serve(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    hostile.url = "http://{}:{}".format(*server.sockets[0].getsockname())
-    try:
+    async with listen(hostile.serve) as address:
+        hostile.url = "http://{}:{}".format(*address)
         yield hostile
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
 
 
 def memory(what: str) -> int:

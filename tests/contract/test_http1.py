@@ -20,6 +20,7 @@ from lifecyclehook_operator.http1 import (
     Response,
     _Connection,
 )
+from tests.contract.listening import listen
 from tests.support.controlplane import ControlPlane
 
 DEADLINE_SECONDS = 20
@@ -81,24 +82,9 @@ class Server:
 @asynccontextmanager
 async def run(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     server = Server(serve)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(server.accept(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
-    server.origin = Origin(*listening.sockets[0].getsockname(), is_tls=context is not None)
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            yield server
-    finally:
-        listening.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await listening.wait_closed()
+    async with listen(server.accept, context) as address, asyncio.timeout(DEADLINE_SECONDS):
+        server.origin = Origin(*address, is_tls=context is not None)
+        yield server
 
 
 @asynccontextmanager

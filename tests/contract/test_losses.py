@@ -21,6 +21,7 @@ from lifecyclehook_operator.cloud.errors import TransientError
 from lifecyclehook_operator.cloud.http import HttpClient
 from lifecyclehook_operator.cloud.transport import Http1Transport
 from lifecyclehook_operator.http1 import Connections
+from tests.contract.listening import listen
 from tests.support.controlplane import ControlPlane
 
 DEADLINE_SECONDS = 20
@@ -82,21 +83,9 @@ async def run(
     serve: Callable[[Server, Connection], Awaitable[None]], context: ssl.SSLContext | None = None
 ) -> AsyncIterator[Server]:
     server = Server(serve)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.get_running_loop().create_task(server.accept(reader, writer)))
-
-    listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
-    server.url = "{}://{}:{}".format("https" if context else "http", *listening.sockets[0].getsockname())
-    try:
+    async with listen(server.accept, context) as address:
+        server.url = "{}://{}:{}".format("https" if context else "http", *address)
         yield server
-    finally:
-        listening.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await listening.wait_closed()
 
 
 @asynccontextmanager
